@@ -1,0 +1,3 @@
+"""Fixtures live in topic plugins under tests/support."""
+
+pytest_plugins = ["tests.support.postgres"]

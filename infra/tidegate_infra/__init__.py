@@ -1,0 +1,1 @@
+"""Tidegate's infrastructure as CDK constructs."""

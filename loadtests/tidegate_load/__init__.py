@@ -1,0 +1,1 @@
+"""Tidegate's load tests: a local Lambda service, the Locust spike, and its report."""
