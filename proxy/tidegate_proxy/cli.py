@@ -1,0 +1,127 @@
+"""The command `tidegate-proxy`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import click
+
+from tidegate_proxy import __version__
+from tidegate_proxy.log import setup_logging
+from tidegate_proxy.open_files import fit_to_open_files, hard_limit_of_open_files, raise_open_files
+from tidegate_proxy.settings import ConfigurationError, Settings, load_settings
+from tidegate_proxy.tls import client_side_context, server_side_context
+
+DATABASES_SHOWN = 10
+
+logger = logging.getLogger(__name__)
+
+
+class _ConfigurationFailure(click.ClickException):
+    """Shown as one line on standard error."""
+
+    exit_code = 2
+
+
+file_argument = click.argument("file", required=False, type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="tidegate-proxy", message="%(prog)s %(version)s")
+def main() -> None:
+    """A transaction-mode PostgreSQL proxy: many short-lived clients share few server connections.
+
+    The configuration is one TOML FILE, or environment variables such as TIDEGATE_LISTEN_PORT and
+    TIDEGATE_DATABASES__APP__HOST, or both: then the environment wins. docs/configuration.md lists all
+    settings.
+
+    Exit status: 0 after a clean end, 2 for a configuration that can't be used.
+    """
+
+
+@main.command()
+@file_argument
+def serve(file: Path | None) -> None:
+    """Run the proxy until SIGTERM, which lets transactions finish first.
+
+    Needs as many open files as clients: the soft limit is raised to the hard one. Where even that is too
+    low, a configured max_client_connections is an error, and its default is lowered with a warning.
+    """
+    try:
+        settings, warning = _load(file)
+        raise_open_files()
+        setup_logging(settings)
+        if warning:
+            logger.warning(warning)
+        _run(settings)
+    except ConfigurationError as error:
+        raise _ConfigurationFailure(str(error)) from None
+
+
+@main.command()
+@file_argument
+def check(file: Path | None) -> None:
+    """Validate the configuration as `serve` does, and say what it means.
+
+    Opens no connection: whether the servers can be reached is found out by `serve`.
+    """
+    try:
+        settings, warning = _load(file)
+    except ConfigurationError as error:
+        raise _ConfigurationFailure(str(error)) from None
+    click.echo("\n".join(describe(settings)))
+    if warning:
+        click.echo(f"Warning: {warning}", err=True)
+
+
+def _load(file: Path | None) -> tuple[Settings, str | None]:
+    settings, warning = fit_to_open_files(load_settings(file, os.environ), hard_limit_of_open_files())
+    client_side_context(settings)
+    for name, database in settings.databases.items():
+        try:
+            server_side_context(database)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"databases.{name}: {error}") from None
+    return settings, warning
+
+
+def _run(settings: Settings) -> None:
+    # Here and not above, so that --help, --version and check need neither.
+    import uvloop
+
+    from tidegate_proxy.proxy import Proxy
+
+    async def run() -> None:
+        await Proxy(settings).serve()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def describe(settings: Settings) -> list[str]:
+    """What the proxy would do with these settings, in a few lines without any secret."""
+    tls = {
+        "disable": "no TLS",
+        "allow": "TLS if they ask for it" if settings.client_tls_cert else "no TLS",
+        "require": "TLS required",
+    }[settings.client_tls]
+    port = settings.listen_port or "any free port"
+    lines = [
+        "The configuration is valid.",
+        f"Clients: {settings.listen_host} port {port}, {tls}, "
+        f"at most {settings.max_client_connections} at a time",
+    ]
+    for name, database in list(settings.databases.items())[:DATABASES_SHOWN]:
+        lines.append(
+            f"Database {'any other' if name == '*' else name}: {database.host} port {database.port}, "
+            f"database {database.dbname or 'of the same name'}, as {database.user or 'the client'}, "
+            f"TLS {database.tls}, at most {settings.pool_size_of(database)} connections per user"
+        )
+    if (more := len(settings.databases) - DATABASES_SHOWN) > 0:
+        lines.append(f"... and {more} more databases")
+    count = len(settings.users)
+    lines.append(f"Users: {count}" if count else "Users: none, so nobody can log in")
+    return lines

@@ -1,0 +1,310 @@
+"""The settings themselves. Each field's docstring is its entry in docs/configuration.md."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key
+from tidegate_proxy.settings.verifier import check_verifier
+
+YEAR = 365 * 86_400.0
+SECRET_FILE_LIMIT = 4096
+"""Bytes; a password file larger than this is some other file."""
+
+
+def is_loopback(host: str) -> bool:
+    """True when only programs on the same machine can reach a socket that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _without_nul(text: str) -> str:
+    # A zero byte ends a string of the PostgreSQL protocol: what follows would be read as another parameter.
+    if not text or "\0" in text:
+        raise ValueError("must not be empty or contain a zero byte")
+    return text
+
+
+def _host(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if not text.isprintable() or any(character in " /:@[]*?#," for character in text) or not text:
+            raise ValueError(
+                'must be one host name or IP address, without scheme, port or user, for example "127.0.0.1" '
+                'or "db.example.com"'
+            ) from None
+    return text
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    _without_nul(value.get_secret_value())
+    return value
+
+
+def _nonempty(path: Any) -> Any:
+    if path == "":  # Path("") would be the working directory
+        raise ValueError("must not be empty: leave it out, or name a file")
+    return path
+
+
+Host = Annotated[str, AfterValidator(_host)]
+File = Annotated[Path, BeforeValidator(_nonempty)]
+Name = Annotated[str, AfterValidator(_without_nul)]
+Password = Annotated[SecretStr, AfterValidator(_secret)]
+# Numbers and booleans are strict: TOML has types, and the environment's text is converted before.
+Flag = Annotated[bool, Field(strict=True)]
+PoolSize = Annotated[int, Field(strict=True, ge=1, le=262_143)]  # the most that max_connections can be
+Seconds = Annotated[float, Field(strict=True, gt=0, le=YEAR, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(strict=True, ge=0, le=YEAR, allow_inf_nan=False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def _password_from(path: Path) -> SecretStr:
+    try:
+        with path.open("rb") as file:
+            content = file.read(SECRET_FILE_LIMIT + 1)
+        text = content.decode()
+    except OSError as error:
+        raise ValueError(f"password_file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"password_file {path} is not UTF-8 text") from None
+    # Editors and `echo` end a file with a line break that is no part of the password.
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text or len(content) > SECRET_FILE_LIMIT or any(character in text for character in "\n\r\0"):
+        raise ValueError(f"password_file {path} must hold the password in one line and nothing else")
+    return SecretStr(text)
+
+
+class DatabaseSettings(_Model):
+    """One database that clients may name, and the PostgreSQL server it lives on."""
+
+    host: Host
+    """Host name or IP address of the PostgreSQL server. Example: `"db.example.com"`."""
+
+    port: Annotated[int, Field(strict=True, ge=1, le=65_535)] = 5432
+    """TCP port of the PostgreSQL server."""
+
+    dbname: Name | None = None
+    """Name of the database on the server. Default: the name of this table; for `"*"`, the name that the
+    client asked for."""
+
+    user: Name | None = None
+    """Log in to the server as this user, whoever the client is. Default: the client's own user name and
+    password."""
+
+    password: Password | None = None
+    """Password of `user` on the server. Only together with `user`."""
+
+    password_file: File | None = None
+    """File with the password of `user` in its only line, in place of `password`."""
+
+    pool_size: PoolSize | None = None
+    """Most server connections per user for this database. Default: the general `pool_size`."""
+
+    tls: Literal["disable", "require", "verify-ca", "verify-full"] = "verify-full"
+    """TLS towards the server: `disable` never; `require` encrypts but verifies nothing; `verify-ca`
+    verifies the certificate's chain; `verify-full` also its host name."""
+
+    tls_ca: Annotated[File, AfterValidator(check_authorities)] | None = None
+    """PEM file with the authorities that the server's certificate may come from, for `verify-ca` and
+    `verify-full`. Default: the system's."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("has both password and password_file: keep one of them")
+        if (self.password or self.password_file) and self.user is None:
+            raise ValueError("has a password but no user: add the user that it belongs to")
+        if self.tls_ca is not None and self.tls in ("disable", "require"):
+            raise ValueError(
+                f'has tls_ca, which tls = "{self.tls}" would not use: '
+                'set tls to "verify-ca" or "verify-full", or remove tls_ca'
+            )
+        if self.password_file is not None:
+            # The object is frozen for everyone else; this is still its construction.
+            object.__setattr__(self, "password", _password_from(self.password_file))
+        return self
+
+
+class UserSettings(_Model):
+    """One user that clients may log in as, with exactly one of the three ways to know the password."""
+
+    password: Password | None = None
+    """The password. The proxy also uses it to log in to servers for which the database names no `user`."""
+
+    password_file: File | None = None
+    """File with the password in its only line."""
+
+    verifier: Annotated[SecretStr, AfterValidator(check_verifier)] | None = None
+    """What PostgreSQL keeps in `pg_authid.rolpassword`: `SCRAM-SHA-256$iterations:salt$stored:server`. The
+    user can log in to the proxy, but the proxy knows no password to log in to a server with, so the
+    database must name a `user`, or the server trust the proxy."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name in UserSettings.model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"has {' and '.join(given) or 'no password'}: "
+                "give exactly one of password, password_file and verifier"
+            )
+        if self.password_file is not None:
+            # The object is frozen for everyone else; this is still its construction.
+            object.__setattr__(self, "password", _password_from(self.password_file))
+        return self
+
+
+def _default_client_tls(validated: dict[str, Any]) -> Literal["allow", "require"]:
+    return "allow" if is_loopback(validated.get("listen_host", "")) else "require"
+
+
+class Settings(_Model):
+    """Everything that the proxy can be told. Frozen; durations are seconds."""
+
+    listen_host: Host = "127.0.0.1"
+    """Host name or IP address to listen on; `"0.0.0.0"` is every IPv4 address of the machine."""
+
+    listen_port: Annotated[int, Field(strict=True, ge=0, le=65_535)] = 6432
+    """TCP port to listen on; 0 takes any free port."""
+
+    pool_size: PoolSize = 20
+    """Most server connections per pool. There is one pool per pair of database and user."""
+
+    borrow_timeout: Seconds = 120
+    """How long a transaction may wait for a server connection. After that the client gets an error
+    (SQLSTATE 53300) and stays connected."""
+
+    max_client_connections: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
+    """Most client connections at a time. Each takes one open file; where the process may not open that
+    many, an explicit value is an error and the default is lowered with a warning."""
+
+    client_login_timeout: Seconds = 60
+    """How long a client may take from connecting to having logged in."""
+
+    drain_timeout: SecondsOrZero = 110
+    """How long transactions may take to finish after SIGTERM; then their connections are closed (SQLSTATE
+    57P01)."""
+
+    idle_transaction_timeout: SecondsOrZero = 60
+    """How long a client may hold a transaction open without sending anything; 0 is for ever."""
+
+    server_connect_timeout: Seconds = 15
+    """How long connecting and logging in to a server may take."""
+
+    server_idle_timeout: SecondsOrZero = 600
+    """A server connection unused for this long is closed; 0 is never."""
+
+    server_lifetime: SecondsOrZero = 3600
+    """A server connection older than this is closed when it is next free; 0 is never."""
+
+    server_reset_timeout: SecondsOrZero = 5
+    """How long a server connection that a vanished client left behind may take to be cleaned; then it is
+    closed."""
+
+    client_tls: Literal["disable", "allow", "require"] = Field(default_factory=_default_client_tls)
+    """TLS towards clients: `disable` refuses it; `allow` leaves it to the client; `require` refuses clients
+    without it. Default: `require`, but `allow` where `listen_host` is a loopback address; only that default
+    works without a certificate, and then means `disable`."""
+
+    client_tls_cert: Annotated[File, AfterValidator(check_certificate)] | None = None
+    """PEM file with the proxy's certificate, followed by its intermediate certificates."""
+
+    client_tls_key: File | None = None
+    """PEM file with the private key of `client_tls_cert`, without a passphrase. Default: in the certificate's
+    file."""
+
+    check_targets: Flag = True
+    """Whether `serve` refuses to start when a configured server can't be reached."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged, on standard error."""
+
+    log_format: Literal["text", "json"] = "text"
+    """One line of text, or one JSON object, for each record."""
+
+    databases: Annotated[Mapping[Name, DatabaseSettings], Field(min_length=1)]
+    """The databases, by the name that clients use; `"*"` stands for every other name. At least one."""
+
+    users: Mapping[Name, UserSettings] = Field(default_factory=dict)
+    """The users that may log in, by name."""
+
+    @field_validator("databases")
+    @classmethod
+    def _name_databases(cls, databases: Mapping[str, DatabaseSettings]) -> dict[str, DatabaseSettings]:
+        return {
+            name: database
+            if database.dbname is not None or name == "*"
+            else database.model_copy(update={"dbname": name})
+            for name, database in databases.items()
+        }
+
+    @field_validator("client_tls_key")
+    @classmethod
+    def _key_matches(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("client_tls_cert")
+        if certificate is not None:
+            check_key(certificate, key)
+        elif (
+            key is not None and "client_tls_cert" in info.data
+        ):  # a certificate that was refused is not there
+            raise ValueError("is given without client_tls_cert: give both or neither")
+        return key
+
+    @model_validator(mode="after")
+    def _certificate_where_needed(self) -> Self:
+        chosen = "client_tls" in self.model_fields_set
+        needed = self.client_tls == "require" or (self.client_tls == "allow" and chosen)
+        if needed and self.client_tls_cert is None:
+            why = "" if chosen else " (the default unless listen_host is loopback)"
+            raise ValueError(
+                f'client_tls = "{self.client_tls}"{why} needs client_tls_cert and client_tls_key; '
+                'without TLS, set client_tls = "disable"'
+            )
+        return self
+
+    def database(self, name: str) -> DatabaseSettings | None:
+        """The settings of the database that a client named.
+
+        Parameters: `name`, as in the client's StartupMessage.
+        Returns: the entry of that name; else the wildcard's, with `name` as `dbname` unless it sets one;
+        else None.
+        """
+        wildcard = self.databases.get("*")
+        if name != "*" and name in self.databases:
+            return self.databases[name]
+        if wildcard is None or wildcard.dbname is not None:
+            return wildcard
+        return wildcard.model_copy(update={"dbname": name})
+
+    def pool_size_of(self, database: DatabaseSettings) -> int:
+        """Most server connections per user for `database`: its own setting, else the general one."""
+        return self.pool_size if database.pool_size is None else database.pool_size

@@ -1,0 +1,89 @@
+"""docs/configuration.md, made from the settings themselves: `python -m tidegate_proxy.settings_reference`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tidegate_proxy.settings.environment import variable_of
+from tidegate_proxy.settings.errors import TABLES, expected
+from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings
+
+_INTRODUCTION = """\
+# Configuration of the proxy
+
+<!-- Generated: python -m tidegate_proxy.settings_reference > docs/configuration.md -->
+
+The proxy reads one TOML file (`tidegate-proxy serve FILE`), or environment variables alone, or both: then the
+environment wins, key by key. `tidegate-proxy check FILE` validates without serving. Whatever is wrong is
+said in one line, with exit status 2. Unknown keys, and unknown variables that begin with `TIDEGATE_`, are
+errors.
+
+```toml
+listen_port = 6432
+pool_size = 20
+
+[databases.app]
+host = "db.example.com"
+
+[users.app]
+password_file = "app.password"
+```
+
+The same as environment variables. Two underscores stand between the parts of a key, and names become lower
+case:
+
+```sh
+TIDEGATE_LISTEN_PORT=6432
+TIDEGATE_POOL_SIZE=20
+TIDEGATE_DATABASES__APP__HOST=db.example.com
+TIDEGATE_USERS__APP__PASSWORD_FILE=app.password
+```
+
+A table may also be given as JSON, for names that fit no variable: `TIDEGATE_DATABASES='{"My App": {"host":
+"..."}}'`.
+
+- Durations are seconds, and may have a fraction.
+- A relative path in the file is relative to the file's folder; in a variable, to the working directory.
+- All settings, and the files that they name, are read once, when the proxy starts. No setting changes while
+  the proxy runs: restart it (SIGTERM lets transactions finish first).
+"""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "none: it must be given"
+    if field.default_factory is not None or field.default is None:
+        return ""
+    return f"`{json.dumps(field.default)}`"
+
+
+def _section(title: str, model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[str]:
+    yield f"\n## {title}"
+    for name, field in model.model_fields.items():
+        if name in TABLES and not prefix:
+            continue
+        default = _default(field)
+        yield f"\n### `{name}`\n"
+        yield f"{' '.join((field.description or '').split())}\n"
+        yield f"- Value: {expected(field)}"
+        if default:
+            yield f"- Default: {default}"
+        yield f"- Variable: `{variable_of((*prefix, name))}`"
+
+
+def reference() -> str:
+    """The whole page, in Markdown."""
+    lines = [_INTRODUCTION.rstrip()]
+    lines += _section("General settings", Settings, ())
+    lines += _section("`[databases.NAME]`", DatabaseSettings, ("databases", "name"))
+    lines += _section("`[users.NAME]`", UserSettings, ("users", "name"))
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
