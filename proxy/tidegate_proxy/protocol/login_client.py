@@ -1,0 +1,99 @@
+"""The proxy as a server: a client proves who it is and is greeted."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+
+from tidegate_proxy.errors import AuthenticationError, ClientProtocolError
+from tidegate_proxy.protocol import encode, wire
+from tidegate_proxy.protocol.decode import read_cstring
+from tidegate_proxy.protocol.scram import ScramServerExchange, ScramVerifier
+from tidegate_proxy.protocol.stream import MessageStream
+
+_int32 = struct.Struct("!i")
+
+ClientSecret = ScramVerifier | None
+"""What a client is checked against; None for an unknown user, who goes through the same motions and fails."""
+
+
+async def authenticate_client(stream: MessageStream, user: str, secret: ClientSecret) -> None:
+    """Have a client prove by SCRAM-SHA-256 that it is `user`, with channel binding where TLS allows it.
+
+    `greeting` or an error comes next; AuthenticationOk is not sent here.
+    Raises: AuthenticationError, ClientProtocolError, and what `stream` raises.
+    """
+    exchange = ScramServerExchange(user, secret, stream.channel_binding)
+    stream.write(encode.authentication_sasl(exchange.mechanisms))
+    mechanism, data = _initial_response(await _read_sasl(stream))
+    if data is None:  # the client wants to be asked for its first message, by an empty challenge
+        stream.write(encode.authentication_sasl_continue(b""))
+        data = await _read_sasl(stream)
+    stream.write(encode.authentication_sasl_continue(exchange.first(mechanism, data)))
+    stream.write(encode.authentication_sasl_final(exchange.final(await _read_sasl(stream))))
+
+
+async def authenticate_client_cleartext(
+    stream: MessageStream, user: str, check: Callable[[bytes], bool]
+) -> None:
+    """Ask a client for its password and let `check` judge it.
+
+    `greeting` or an error comes next; AuthenticationOk is not sent here.
+    Raises: AuthenticationError for a wrong password, and outside TLS before anything is asked for;
+    ClientProtocolError, and what `stream` raises.
+    """
+    if not stream.secure:
+        raise AuthenticationError(
+            f'user "{user}" logs in with a cleartext password, which is allowed only inside TLS',
+            sqlstate="28000",
+            hint='Connect with "sslmode=require" or stricter.',
+        )
+    stream.write(encode.authentication_cleartext())
+    body = await _read_password(stream, wire.MAX_PASSWORD_MESSAGE, "password")
+    password, end = read_cstring(body, 0, ClientProtocolError)
+    if end != len(body):
+        raise ClientProtocolError("invalid password packet size")
+    if not password:
+        raise AuthenticationError("empty password returned by client")
+    if not check(password):
+        raise AuthenticationError.password(user)
+
+
+def greeting(parameters: Mapping[bytes, bytes], pid: int, key: bytes) -> bytes:
+    """What a client gets once it is authenticated, up to and including the first ReadyForQuery.
+
+    Parameters: `parameters`, each reported by a ParameterStatus; `pid` and the four bytes of `key`, for
+    BackendKeyData.
+    """
+    return b"".join(
+        (
+            encode.authentication_ok(),
+            *(encode.parameter_status(name, value) for name, value in parameters.items()),
+            encode.backend_key_data(pid, key),
+            encode.ready_for_query(wire.IDLE),
+        )
+    )
+
+
+async def _read_sasl(stream: MessageStream) -> bytes:
+    return await _read_password(stream, wire.MAX_SASL_MESSAGE, "SASL")
+
+
+async def _read_password(stream: MessageStream, limit: int, what: str) -> bytes:
+    kind, body = await stream.read_message(limit)
+    if kind != wire.PASSWORD:
+        raise ClientProtocolError(f"expected {what} response, got message type {kind}")
+    return body
+
+
+def _initial_response(body: bytes) -> tuple[str, bytes | None]:
+    mechanism, offset = read_cstring(body, 0, ClientProtocolError)
+    if len(body) < offset + 4:
+        raise ClientProtocolError("insufficient data left in message")
+    (length,) = _int32.unpack_from(body, offset)
+    data = body[offset + 4 :]
+    if length == -1 and not data:
+        return mechanism.decode(errors="replace"), None
+    if length != len(data):
+        raise ClientProtocolError("invalid message format")
+    return mechanism.decode(errors="replace"), data

@@ -1,0 +1,294 @@
+"""SCRAM-SHA-256 as PostgreSQL speaks it, both sides, on the library `scramp`.
+
+PostgreSQL departs from RFC 5802 in two ways that `scramp` does not know and that are added here:
+- The user is the one in the startup packet. The name in the exchange is ignored, and libpq leaves it empty.
+- A password that SASLprep refuses is used as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from scramp import ScramClient, ScramException, ScramMechanism
+from scramp.utils import ServerError, saslprep
+
+from tidegate_proxy.errors import AuthenticationError, ClientProtocolError, ServerProtocolError
+
+SCRAM_SHA_256: Final = "SCRAM-SHA-256"
+SCRAM_SHA_256_PLUS: Final = "SCRAM-SHA-256-PLUS"
+
+MIN_ITERATIONS: Final = 4096
+"""RFC 7677's minimum, below which `scramp` does not go; also PostgreSQL's default."""
+
+MAX_ITERATIONS: Final = 1_000_000
+"""About a quarter of a second of CPU: a server must not be able to stall the proxy with one message."""
+
+_MIN_SALT = 12  # bytes; what scramp accepts. PostgreSQL's own have 16
+_SALT = 16
+_BINDING = "tls-server-end-point"
+_VERIFIER = re.compile(r"SCRAM-SHA-256\$([0-9]{1,7}):([^$:]+)\$([^$:]+):([^$:]+)")
+_CLIENT_FIRST = re.compile(r"(?P<flag>[^,]*),(?P<authzid>[^,]*),(?P<bare>n=[^,]*,(?P<rest>.*))", re.DOTALL)
+_ITERATIONS = re.compile(r",i=([0-9]+)(?:,|$)")
+_PROCESS_SECRET = secrets.token_bytes(32)
+
+
+def md5_password(user: str, password: str, salt: bytes) -> bytes:
+    """The answer to AuthenticationMD5Password with this four-byte `salt`."""
+    inner = hashlib.md5(password.encode() + user.encode(), usedforsecurity=False).hexdigest()
+    return b"md5" + hashlib.md5(inner.encode() + salt, usedforsecurity=False).hexdigest().encode()
+
+
+def _prepared(password: str) -> bytes:
+    if password.isascii():
+        return password.encode()
+    try:
+        return (saslprep(password) or password).encode()
+    except ScramException:
+        return password.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ScramVerifier:
+    """What a server keeps instead of a password: enough to check it, not enough to log in with."""
+
+    iterations: int
+    salt: bytes = field(repr=False)
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+
+    @classmethod
+    def from_password(
+        cls, password: str, iterations: int = MIN_ITERATIONS, salt: bytes | None = None
+    ) -> Self:
+        """Derive a verifier, at the price of `iterations` hashes; the salt is random by default.
+
+        Raises: ValueError for iterations or a salt out of bounds.
+        """
+        salt = secrets.token_bytes(_SALT) if salt is None else salt
+        _check_bounds(iterations, salt)
+        salted = hashlib.pbkdf2_hmac("sha256", _prepared(password), salt, iterations)
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        server_key = hmac.digest(salted, b"Server Key", "sha256")
+        return cls(iterations, salt, hashlib.sha256(client_key).digest(), server_key)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the form of `pg_authid.rolpassword`: `SCRAM-SHA-256$iterations:salt$stored:server`.
+
+        Raises: ValueError that names the faulty part, never its value.
+        """
+        match = _VERIFIER.fullmatch(text)
+        if match is None:
+            raise ValueError("must have the form SCRAM-SHA-256$iterations:salt$stored:server")
+        try:
+            salt, stored_key, server_key = (
+                base64.b64decode(part, validate=True) for part in match.groups()[1:]
+            )
+        except ValueError:
+            raise ValueError("must have salt and keys in base64") from None
+        _check_bounds(int(match[1]), salt)
+        if len(stored_key) != 32 or len(server_key) != 32:
+            raise ValueError("must have two keys of 32 bytes each")
+        return cls(int(match[1]), salt, stored_key, server_key)
+
+    def __str__(self) -> str:
+        salt, stored, server = (
+            base64.b64encode(part).decode() for part in (self.salt, self.stored_key, self.server_key)
+        )
+        return f"{SCRAM_SHA_256}${self.iterations}:{salt}${stored}:{server}"
+
+
+def _check_bounds(iterations: int, salt: bytes) -> None:
+    if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
+        raise ValueError(f"must have from {MIN_ITERATIONS} to {MAX_ITERATIONS} iterations")
+    if len(salt) < _MIN_SALT:
+        raise ValueError(f"must have a salt of at least {_MIN_SALT} bytes")
+
+
+def _mock_verifier(user: str, secret: bytes) -> ScramVerifier:
+    # The same salt on every attempt, as a real user's would be; keys for which nobody knows a password.
+    salt, stored_key, server_key = (
+        hmac.digest(secret, purpose + user.encode(), "sha256")
+        for purpose in (b"salt:", b"stored:", b"server:")
+    )
+    return ScramVerifier(MIN_ITERATIONS, salt[:_SALT], stored_key, server_key)
+
+
+class ScramServerExchange:
+    """One login, seen from the server.
+
+    Parameters
+    - `user`: the user that the startup packet names.
+    - `verifier`: the user's, or None for an unknown user: the exchange then runs all the same and fails at
+      its end, so that nobody learns which users exist.
+    - `channel_binding`: the `tls-server-end-point` data inside TLS, else None.
+    - `mock_secret`: what unknown users' salts are made from. Processes that serve the same address must share
+      it, or an unknown user shows by a salt that changes.
+    """
+
+    def __init__(
+        self,
+        user: str,
+        verifier: ScramVerifier | None,
+        channel_binding: bytes | None = None,
+        *,
+        mock_secret: bytes = _PROCESS_SECRET,
+    ) -> None:
+        self._user = user
+        self._binding = None if channel_binding is None else (_BINDING, channel_binding)
+        known = verifier or _mock_verifier(user, mock_secret)
+        self._secret = (known.salt, known.stored_key, known.server_key, known.iterations)
+        self.mechanisms = [SCRAM_SHA_256] if self._binding is None else [SCRAM_SHA_256_PLUS, SCRAM_SHA_256]
+
+    def first(self, mechanism: str, client_first: bytes) -> bytes:
+        """Take the mechanism and the client's first message; returns the server's first message.
+
+        Raises: ClientProtocolError; AuthenticationError where the client was misled about channel binding.
+        """
+        if mechanism not in self.mechanisms:
+            raise ClientProtocolError("client selected an invalid SASL authentication mechanism")
+        match = _CLIENT_FIRST.fullmatch(_client_text(client_first))
+        if match is None:
+            raise _malformed("The client-first-message does not have the form of RFC 5802.")
+        self._check_header(match["flag"], match["authzid"], plus=mechanism == SCRAM_SHA_256_PLUS)
+        self._server = ScramMechanism(mechanism).make_server(lambda _: self._secret, self._binding)
+        try:
+            # scramp insists on a user name. It gets one, and then the client's own words, which the proof
+            # covers.
+            self._server.set_client_first(f"{match['flag']},,n=*,{match['rest']}")
+            self._server.client_first_bare = match["bare"]
+            return str(self._server.get_server_first()).encode()
+        except ScramException as error:
+            raise _malformed(str(error)) from None
+
+    def _check_header(self, flag: str, authzid: str, *, plus: bool) -> None:
+        if plus and not flag.startswith("p="):
+            raise _malformed(
+                "The client selected SCRAM-SHA-256-PLUS, "
+                "but the SCRAM message does not include channel binding data."
+            )
+        if not plus and flag.startswith("p="):
+            raise _malformed(
+                "The client selected SCRAM-SHA-256 without channel binding, "
+                "but the SCRAM message includes channel binding data."
+            )
+        if flag == "y" and self._binding is not None:
+            # Somebody between us took SCRAM-SHA-256-PLUS off our list.
+            raise AuthenticationError(
+                "SCRAM channel binding negotiation error",
+                sqlstate="28000",
+                detail="The client supports SCRAM channel binding but thinks the server does not. "
+                "However, this server does support channel binding.",
+            )
+        if authzid:
+            raise ClientProtocolError(
+                "client uses authorization identity, but it is not supported", sqlstate="0A000"
+            )
+
+    def final(self, client_final: bytes) -> bytes:
+        """Take the client's final message; returns the server's final message, which proves the server.
+
+        Raises: AuthenticationError for a wrong password, an unknown user or another TLS connection's channel
+        binding; ClientProtocolError.
+        """
+        text = _client_text(client_final)
+        try:
+            self._server.set_client_final(text)
+            return str(self._server.get_server_final()).encode()
+        except ScramException as error:
+            if error.server_error is ServerError.INVALID_PROOF:
+                raise AuthenticationError.password(self._user) from None
+            if error.server_error is ServerError.CHANNEL_BINDINGS_DONT_MATCH:
+                raise AuthenticationError("SCRAM channel binding check failed", sqlstate="28000") from None
+            raise _malformed(str(error)) from None
+
+
+def _malformed(detail: str) -> ClientProtocolError:
+    return ClientProtocolError("malformed SCRAM message", detail=detail)
+
+
+def _client_text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise _malformed("The message is not UTF-8.") from None
+
+
+class ScramClientExchange:
+    """One login, seen from the client.
+
+    Parameters: `password`; `mechanisms` that the server offers; `channel_binding`, the `tls-server-end-point`
+    data inside TLS, else None.
+    Raises: AuthenticationError when the server offers no mechanism that we speak.
+    """
+
+    def __init__(self, password: str, mechanisms: Sequence[str], channel_binding: bytes | None) -> None:
+        spoken = [name for name in mechanisms if name == SCRAM_SHA_256]
+        if channel_binding is not None and SCRAM_SHA_256_PLUS in mechanisms:
+            spoken.append(SCRAM_SHA_256_PLUS)
+        if not spoken:
+            raise AuthenticationError(
+                "none of the target server's SASL authentication mechanisms are supported",
+                sqlstate="28000",
+                detail=f"The server offers: {', '.join(mechanisms)[:200] or 'none'}.",
+                hint="Let the proxy log in by scram-sha-256 in the server's pg_hba.conf.",
+            )
+        binding = None if channel_binding is None else (_BINDING, channel_binding)
+        self._client = ScramClient(spoken, "*", "*", binding)
+        # Only its bytes are used, so PostgreSQL's way of preparing a password can stand in for scramp's.
+        self._client.password = _prepared(password)
+
+    def first(self) -> tuple[str, bytes]:
+        """The chosen mechanism and the client's first message."""
+        return self._client.mechanism_name, self._client.get_client_first().encode()
+
+    def response(self, server_first: bytes) -> bytes:
+        """The client's final message, with the proof.
+
+        Raises: ServerProtocolError, also for a count of iterations below RFC 7677's minimum, which would hand
+        a false server something easy to guess passwords from, or so high that it would stall the proxy.
+        """
+        text = _server_text(server_first)
+        match = _ITERATIONS.search(text)
+        if match is not None and not MIN_ITERATIONS <= int(match[1][:9]) <= MAX_ITERATIONS:
+            raise ServerProtocolError(
+                f"the target server's SCRAM iteration count is not from {MIN_ITERATIONS} to {MAX_ITERATIONS}",
+                hint="Correct scram_iterations on the server, then set the password again.",
+            )
+        try:
+            self._client.set_server_first(text)
+            return str(self._client.get_client_final()).encode()
+        except ScramException as error:
+            raise _malformed_by_server(str(error)) from None
+
+    def verify(self, server_final: bytes) -> None:
+        """Check that the server knows the password too.
+
+        Raises: ServerProtocolError.
+        """
+        try:
+            self._client.set_server_final(_server_text(server_final))
+        except ScramException as error:
+            raise ServerProtocolError(
+                "the target server did not prove that it knows the password",
+                detail=str(error),
+                hint="Check that the address is the right server's.",
+            ) from None
+
+
+def _malformed_by_server(detail: str) -> ServerProtocolError:
+    return ServerProtocolError("malformed SCRAM message from the target server", detail=detail)
+
+
+def _server_text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise _malformed_by_server("The message is not UTF-8.") from None
