@@ -13,6 +13,7 @@ from tidegate_proxy import __version__
 from tidegate_proxy.log import setup_logging
 from tidegate_proxy.open_files import fit_to_open_files, hard_limit_of_open_files, raise_open_files
 from tidegate_proxy.settings import ConfigurationError, Settings, load_settings
+from tidegate_proxy.settings.errors import dotted, one_line
 from tidegate_proxy.tls import client_side_context, server_side_context
 
 DATABASES_SHOWN = 10
@@ -84,7 +85,7 @@ def _load(file: Path | None) -> tuple[Settings, str | None]:
         try:
             server_side_context(database)
         except ConfigurationError as error:
-            raise ConfigurationError(f"databases.{name}: {error}") from None
+            raise ConfigurationError(f"{dotted(('databases', name))}: {error}") from None
     return settings, warning
 
 
@@ -109,10 +110,10 @@ def describe(settings: Settings) -> list[str]:
         "require": "TLS required",
     }[settings.client_tls]
     port = settings.listen_port or "any free port"
+    clients = f"at most {settings.max_client_connections} at a time"
     lines = [
         "The configuration is valid.",
-        f"Clients: {settings.listen_host} port {port}, {tls}, "
-        f"at most {settings.max_client_connections} at a time",
+        f"Clients: {settings.listen_host} port {port}, {tls}, {clients}",
     ]
     for name, database in list(settings.databases.items())[:DATABASES_SHOWN]:
         lines.append(
@@ -124,4 +125,4 @@ def describe(settings: Settings) -> list[str]:
         lines.append(f"... and {more} more databases")
     count = len(settings.users)
     lines.append(f"Users: {count}" if count else "Users: none, so nobody can log in")
-    return lines
+    return [one_line(line) for line in lines]

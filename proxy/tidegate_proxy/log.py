@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tidegate_proxy.settings import Settings
+from tidegate_proxy.settings.errors import one_line
 
 # What every record has; anything else in it came as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -26,7 +27,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         # A client chooses its user name; it must not be able to write log lines.
-        message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.getMessage())
+        message = one_line(record.getMessage())
         line = f"{_time(record)} {record.levelname} {record.name}: {message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 

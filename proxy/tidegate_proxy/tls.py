@@ -77,5 +77,8 @@ def tls_server_end_point(certificate_der: bytes) -> bytes:
     Raises: ValueError for something else than a certificate, and for signatures without one hash function
     (Ed25519), for which no such channel binding is defined.
     """
-    algorithm: str = x509.Certificate.load(certificate_der, strict=True).hash_algo
+    certificate = x509.Certificate.load(certificate_der, strict=True)
+    if certificate["signature_algorithm"]["algorithm"].native in ("ed25519", "ed448"):
+        raise ValueError("no channel binding is defined for certificates signed with Ed25519 or Ed448")
+    algorithm: str = certificate.hash_algo
     return hashlib.new("sha256" if algorithm in ("md5", "sha1") else algorithm, certificate_der).digest()

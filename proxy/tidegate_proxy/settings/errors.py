@@ -24,13 +24,20 @@ TABLES: dict[str, type[BaseModel]] = {"databases": DatabaseSettings, "users": Us
 """The settings that map names to tables of their own."""
 
 
+def one_line(text: str) -> str:
+    """`text` with line breaks and other control characters written as escapes.
+
+    A key, a path or a client's user name may hold a line break or a terminal's escape sequence.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class ConfigurationError(Exception):
     """The configuration can't be used. `str()` is one line: where, which key, what is wrong, what would be
     right."""
 
     def __init__(self, message: str) -> None:
-        # A key or a path may contain a line break or a terminal's escape sequence.
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(one_line(message))
 
 
 def dotted(location: Iterable[str]) -> str:

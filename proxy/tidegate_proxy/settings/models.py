@@ -78,9 +78,8 @@ Seconds = Annotated[float, Field(strict=True, gt=0, le=YEAR, allow_inf_nan=False
 SecondsOrZero = Annotated[float, Field(strict=True, ge=0, le=YEAR, allow_inf_nan=False)]
 
 
-class _Model(BaseModel):
+class _Model(BaseModel, frozen=True):
     model_config = ConfigDict(
-        frozen=True,
         extra="forbid",
         validate_default=True,
         hide_input_in_errors=True,
@@ -104,7 +103,7 @@ def _password_from(path: Path) -> SecretStr:
     return SecretStr(text)
 
 
-class DatabaseSettings(_Model):
+class DatabaseSettings(_Model, frozen=True):
     """One database that clients may name, and the PostgreSQL server it lives on."""
 
     host: Host
@@ -155,7 +154,7 @@ class DatabaseSettings(_Model):
         return self
 
 
-class UserSettings(_Model):
+class UserSettings(_Model, frozen=True):
     """One user that clients may log in as, with exactly one of the three ways to know the password."""
 
     password: Password | None = None
@@ -187,7 +186,7 @@ def _default_client_tls(validated: dict[str, Any]) -> Literal["allow", "require"
     return "allow" if is_loopback(validated.get("listen_host", "")) else "require"
 
 
-class Settings(_Model):
+class Settings(_Model, frozen=True):
     """Everything that the proxy can be told. Frozen; durations are seconds."""
 
     listen_host: Host = "127.0.0.1"
