@@ -91,6 +91,8 @@ class DuplexStream(ScriptedStream):
         return len(self.input) >= 5 and len(self.input) > struct.unpack_from("!i", self.input, 1)[0]
 
     def write(self, data: bytes) -> None:
+        if data[:1] == b"\0":
+            return  # a startup packet, which is nobody's business here
         for message in frames(data):
             self.written += message
             self.peer.input += self.change(self.sent, message)

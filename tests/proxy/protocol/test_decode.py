@@ -58,9 +58,7 @@ def test_what_is_no_sqlstate_becomes_a_failed_connection(sqlstate: str) -> None:
     assert "without saying why" in error.message
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"\0", b"name", b"name\0", b"name\0value", b"name\0value\0more", b"\0value\0"]
-)
+@pytest.mark.parametrize("body", [b"", b"\0", b"name", b"name\0", b"name\0value", b"name\0value\0more", b"\0value\0"])
 def test_a_malformed_parameter_status_is_refused(body: bytes) -> None:
     with pytest.raises(ServerProtocolError):
         decode.parse_parameter_status(body)

@@ -70,9 +70,7 @@ def test_an_error_gets_out_whatever_its_texts_quote(text: str, detail: str, hint
     error = errors.TargetRefusedError(text, detail=detail, hint=hint)
     fields = decode.parse_error_fields(encode.error_response(error, fatal=True)[5:])
     assert fields["C"] == "08006"
-    assert (
-        fields["M"] == error.message.replace("\0", "").encode(errors="replace").decode()[: len(fields["M"])]
-    )
+    assert fields["M"] == error.message.replace("\0", "").encode(errors="replace").decode()[: len(fields["M"])]
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,7 @@ def test_limits_name_the_setting_that_set_them() -> None:
 
 
 def test_a_wrong_password_is_reported_in_postgresqls_own_words() -> None:
-    assert (
-        errors.AuthenticationError.password("ann").message == 'password authentication failed for user "ann"'
-    )
+    assert errors.AuthenticationError.password("ann").message == 'password authentication failed for user "ann"'
 
 
 def test_the_text_of_an_error_has_all_that_a_log_line_needs() -> None:

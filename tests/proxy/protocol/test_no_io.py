@@ -41,6 +41,4 @@ def test_no_module_imports_the_shell_around_it(path: Path) -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tidegate_proxy")
     ]
-    assert all(
-        name == "tidegate_proxy.errors" or str(name).startswith("tidegate_proxy.protocol") for name in own
-    )
+    assert all(name == "tidegate_proxy.errors" or str(name).startswith("tidegate_proxy.protocol") for name in own)

@@ -54,9 +54,7 @@ def test_the_database_is_named_like_the_user_by_default(database: bytes) -> None
 def test_encryption_and_cancel_requests_are_told_apart() -> None:
     assert decode.parse_startup(bytes.fromhex("04d2162f")) == SSLRequest()
     assert decode.parse_startup(bytes.fromhex("04d21630")) == GSSENCRequest()
-    assert decode.parse_startup(bytes.fromhex("04d2162e 00000102 01020304")) == CancelRequest(
-        258, b"\1\2\3\4"
-    )
+    assert decode.parse_startup(bytes.fromhex("04d2162e 00000102 01020304")) == CancelRequest(258, b"\1\2\3\4")
 
 
 def test_the_cancel_key_of_protocol_3_2_is_up_to_256_bytes_long() -> None:
