@@ -1,0 +1,53 @@
+"""Which message types the per-message path knows, as tables that are indexed by a message's first byte."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tidegate_proxy.protocol import wire
+
+OF_STATEMENT: Final = ord("S")
+"""In Describe and Close: a statement, not a portal."""
+
+FROM_CLIENT: Final = frozenset(b"BCDEFHPQSXdcf")
+"""Every message that a client may send once it is logged in."""
+
+UNKNOWN: Final = 0
+FORWARDED: Final = 1
+READ: Final = 2
+
+
+def _server_kinds() -> bytes:
+    kinds = bytearray(256)
+    for kind in (
+        wire.BIND_COMPLETE,
+        wire.COPY_DATA,
+        wire.COPY_DONE,
+        wire.COPY_OUT_RESPONSE,
+        wire.DATA_ROW,
+        wire.EMPTY_QUERY_RESPONSE,
+        wire.FUNCTION_CALL_RESPONSE,
+        wire.NO_DATA,
+        wire.PARAMETER_DESCRIPTION,
+        wire.PORTAL_SUSPENDED,
+        wire.ROW_DESCRIPTION,
+    ):
+        kinds[kind] = FORWARDED
+    for kind in (
+        wire.CLOSE_COMPLETE,
+        wire.COMMAND_COMPLETE,
+        wire.COPY_IN_RESPONSE,
+        wire.ERROR_RESPONSE,
+        wire.NOTICE_RESPONSE,
+        wire.NOTIFICATION_RESPONSE,
+        wire.PARAMETER_STATUS,
+        wire.PARSE_COMPLETE,
+        wire.READY_FOR_QUERY,
+    ):
+        kinds[kind] = READ
+    return bytes(kinds)
+
+
+FROM_SERVER: Final = _server_kinds()
+"""What to do with each message of a server: pass it on unread, or read it. CopyBothResponse is unknown, since
+replication is refused at login."""

@@ -1,0 +1,114 @@
+"""From an accepted socket to a client connection in its pool: TLS, first packet, authentication, greeting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from tidegate_proxy import __version__
+from tidegate_proxy.core.client import ClientConnection
+from tidegate_proxy.errors import (
+    AuthenticationError,
+    ClientProtocolError,
+    LimitError,
+    ProxyError,
+    ShutdownError,
+)
+from tidegate_proxy.net.accept import open_stream, read_first_packet
+from tidegate_proxy.net.stream import Stream
+from tidegate_proxy.protocol import encode
+from tidegate_proxy.protocol.login_client import authenticate_client, greeting
+from tidegate_proxy.protocol.startup import CancelRequest, StartupMessage
+
+if TYPE_CHECKING:
+    from tidegate_proxy.proxy import Proxy
+
+logger = logging.getLogger(__name__)
+
+
+async def login(proxy: Proxy, connection: socket.socket, *, over_limit: bool) -> None:
+    """Serve one accepted connection until it is logged in, or gone.
+
+    Parameters: `connection`, non-blocking; `over_limit`, there are too many clients already: say so and close.
+    """
+    stream: Stream | None = None
+    try:
+        async with asyncio.timeout(proxy.settings.client_login_timeout):
+            stream = await open_stream(connection, proxy.tls, proxy.settings.client_login_timeout)
+            await _login(proxy, stream, over_limit=over_limit)
+    except ProxyError as error:
+        # Malformed packets and wrong passwords are what the internet sends all day.
+        logger.log(
+            logging.WARNING if isinstance(error, AuthenticationError) else logging.INFO,
+            "login failed: %s",
+            error,
+        )
+        _refuse(stream, error)
+    except TimeoutError:
+        logger.info("login failed: not logged in within client_login_timeout")
+        _refuse(stream, ProxyError("canceling authentication due to timeout", sqlstate="57014"))
+    except (ConnectionError, ssl.SSLError, OSError) as error:
+        logger.debug("login given up: %s", error)
+        if stream is not None:
+            stream.transport.abort()
+    except asyncio.CancelledError:
+        _refuse(stream, ShutdownError())
+        raise
+    except Exception:
+        logger.exception("login failed by a fault of the proxy")
+        _refuse(stream, ProxyError())
+
+
+def _refuse(stream: Stream | None, error: ProxyError) -> None:
+    if stream is not None and stream.transport is not None and not stream.lost:
+        stream.write(encode.error_response(error, fatal=True))
+        stream.transport.close()
+
+
+async def _login(proxy: Proxy, stream: Stream, *, over_limit: bool) -> None:
+    packet = await read_first_packet(stream, proxy.tls, proxy.settings.client_login_timeout)
+    if isinstance(packet, CancelRequest):
+        await proxy.cancel(packet.pid, packet.key)
+        stream.transport.close()
+        return
+    if over_limit:
+        raise LimitError()
+    await _start_session(proxy, stream, packet)
+
+
+async def _start_session(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None:
+    settings = proxy.settings
+    if settings.client_tls == "require" and not stream.secure:
+        raise AuthenticationError(
+            "SSL connection is required", sqlstate="28000", hint='Connect with "sslmode=require" or stricter.'
+        )
+    if packet.replication:
+        raise ClientProtocolError(
+            "replication connections are not supported through the proxy",
+            sqlstate="0A000",
+            hint="Connect to the PostgreSQL server directly.",
+        )
+    if (packet.major, packet.minor) > (3, 0) or packet.unsupported_protocol_options:
+        stream.write(encode.negotiate_protocol_version(packet.unsupported_protocol_options))
+    await authenticate_client(stream, packet.user, proxy.verifiers.get(packet.user))
+    pool = proxy.pool(packet.database, packet.user)
+    session = packet.options | packet.parameters
+    parameters = dict(await pool.reported_parameters(session))
+    if stream.lost:
+        raise ConnectionResetError("the connection was closed")
+    parameters[b"tidegate.version"] = __version__.encode()
+    parameters[b"tidegate.pool_mode"] = b"transaction"
+    pid, key = proxy.new_cancel_key()
+    client = ClientConnection(pool, pid, key, session)
+    proxy.add_client(client)
+    stream.write(greeting(parameters, pid, key))
+    stream.hand_over(client)
+
+
+def random_cancel_key() -> tuple[int, bytes]:
+    """A process id that looks like one, and four unguessable bytes."""
+    return secrets.randbelow(2**31 - 1) + 1, secrets.token_bytes(4)

@@ -1,0 +1,153 @@
+"""Opening connections to one target server: sessions, and the short ones that carry a CancelRequest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+
+from tidegate_proxy.core.server import ServerConnection, ServerOwner
+from tidegate_proxy.errors import ProxyError, ServerProtocolError, TargetUnavailableError
+from tidegate_proxy.net.stream import Stream
+from tidegate_proxy.protocol import encode
+from tidegate_proxy.protocol.login_server import Welcome, login_server
+from tidegate_proxy.settings import DatabaseSettings
+from tidegate_proxy.tls import tls_server_end_point
+
+logger = logging.getLogger(__name__)
+
+CANCEL_TIMEOUT = 5.0
+"""Seconds that a CancelRequest may take; after that it is given up."""
+
+
+class Connector:
+    """How to reach and log in to one database as one user.
+
+    Parameters
+    - `database`: where it is. `tls`: the context for its `tls` mode, None to do without.
+    - `user`, `password`: what to log in with. `timeout`: seconds for connecting and logging in.
+    """
+
+    def __init__(
+        self,
+        database: DatabaseSettings,
+        *,
+        tls: ssl.SSLContext | None,
+        user: str,
+        password: str | None,
+        timeout: float,
+    ) -> None:
+        self._database = database
+        self._tls = tls
+        self._user = user
+        self._password = password
+        self._timeout = timeout
+
+    @property
+    def target(self) -> str:
+        """Where this connects to, for messages."""
+        return f"{self._database.host}:{self._database.port}"
+
+    async def connect(self, owner: ServerOwner) -> tuple[ServerConnection, Welcome]:
+        """Open a session.
+
+        Raises: TargetUnavailableError when the server can't be reached; TargetRefusedError with its own words;
+        AuthenticationError, ServerProtocolError.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                stream = await self._open()
+                try:
+                    welcome = await login_server(
+                        stream,
+                        user=self._user,
+                        database=self._database.dbname or "",
+                        password=self._password,
+                        parameters={},
+                    )
+                except BaseException:
+                    stream.transport.abort()
+                    raise
+        except TimeoutError as error:
+            raise self._unavailable(f"no answer within {self._timeout:g} s") from error
+        except ssl.SSLError as error:
+            raise self._unavailable(f"TLS failed: {error.reason or error}") from error
+        except OSError as error:
+            raise self._unavailable(error.strerror or str(error)) from error
+        server = ServerConnection(owner, welcome.pid, welcome.key, loop.time())
+        stream.hand_over(server)
+        return server, welcome
+
+    async def cancel(self, server: ServerConnection) -> None:
+        """Ask the server to cancel what it runs; returns when it has passed the signal on, or the request failed."""
+        server.cancels += 1
+        try:
+            async with asyncio.timeout(CANCEL_TIMEOUT):
+                stream = await self._open()
+                try:
+                    stream.write(encode.cancel_request(server.pid, server.key))
+                    # The server closes the connection once the signal is sent: from then on it can't hit anyone else.
+                    await stream.read_exactly(1)
+                finally:
+                    stream.transport.abort()
+        except ConnectionResetError:
+            pass
+        except (OSError, TimeoutError, ProxyError) as error:
+            logger.warning("a cancel request to %s failed: %s", self.target, error)
+        finally:
+            server.cancels -= 1
+
+    async def _open(self) -> Stream:
+        loop = asyncio.get_running_loop()
+        stream = Stream(ServerProtocolError)
+        transport, _ = await loop.create_connection(lambda: stream, self._database.host, self._database.port)
+        try:
+            raw: socket.socket = transport.get_extra_info("socket")
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self._tls is not None:
+                await self._start_tls(stream, self._tls)
+        except BaseException:
+            transport.abort()
+            raise
+        return stream
+
+    async def _start_tls(self, stream: Stream, context: ssl.SSLContext) -> None:
+        stream.write(encode.ssl_request())
+        answer = await stream.read_exactly(1)
+        if answer != b"S":
+            raise TargetUnavailableError(
+                f"{self.target} does not speak TLS",
+                hint='Turn TLS on there, or set tls = "disable" for this database.',
+            )
+        if stream.pending:
+            # Bytes from before TLS could be anybody's (CVE-2021-23222).
+            raise ServerProtocolError(f"{self.target} sent data before TLS was up")
+        transport = await asyncio.get_running_loop().start_tls(
+            stream.transport, stream, context, server_hostname=self._database.host
+        )
+        assert transport is not None
+        stream.connection_made(transport)
+        certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        if certificate:
+            try:
+                stream.channel_binding = tls_server_end_point(certificate)
+            except ValueError:
+                stream.channel_binding = None
+
+    def _unavailable(self, why: str) -> TargetUnavailableError:
+        return TargetUnavailableError(f"could not connect to {self.target}: {why}")
+
+
+async def check_reachable(host: str, port: int, timeout: float) -> None:
+    """See whether something accepts connections there, within `timeout` seconds. Raises: TargetUnavailableError."""
+    try:
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError as error:
+        raise TargetUnavailableError(f"{host}:{port} does not answer within {timeout:g} s") from error
+    except OSError as error:
+        raise TargetUnavailableError(f"{host}:{port} cannot be reached: {error.strerror or error}") from error
+    writer.transport.abort()

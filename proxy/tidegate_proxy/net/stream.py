@@ -1,0 +1,109 @@
+"""The asyncio side of a login: whole messages in, bytes out, until the connection is handed to the per-message path."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.protocol import wire
+
+_READ_AHEAD = 1 << 16
+
+
+class Stream(asyncio.Protocol):
+    """A `protocol.stream.MessageStream` over an asyncio transport.
+
+    Parameters
+    - `error`: which kind of ProxyError a malformed message is, by whose fault that would be.
+    """
+
+    def __init__(self, error: type[ProxyError]) -> None:
+        self.transport = cast(asyncio.Transport, None)
+        self.channel_binding: bytes | None = None
+        self._error = error
+        self._buffer = bytearray()
+        self._lost: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop, and again once TLS is up."""
+        self.transport = cast(asyncio.Transport, transport)
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is up."""
+        return self.transport.get_extra_info("ssl_object") is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has ended."""
+        return self._lost is not None
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport."""
+        self._buffer += data
+        if len(self._buffer) > _READ_AHEAD and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport."""
+        self._lost = exc or ConnectionResetError("the connection was closed")
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def read_exactly(self, size: int) -> bytes:
+        """Wait for `size` bytes. Raises: ConnectionError when the connection ends before."""
+        while len(self._buffer) < size:
+            if self._lost is not None:
+                raise ConnectionResetError("the connection was closed") from self._lost
+            if self._paused:
+                self._paused = False
+                self.transport.resume_reading()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    async def read_message(self, limit: int) -> tuple[int, bytes]:
+        """Wait for one message: its type and body. Raises: see MessageStream."""
+        header = await self.read_exactly(5)
+        length = int.from_bytes(header[1:], "big") - 4
+        if not 0 <= length <= limit:
+            raise self._error(f"invalid message length {length + 4} for message type 0x{header[0]:02X}")
+        return header[0], await self.read_exactly(length)
+
+    async def read_startup(self) -> bytes:
+        """Wait for a first packet, which has no type; returns its body."""
+        length = int.from_bytes(await self.read_exactly(4), "big") - 4
+        if not 4 <= length <= wire.MAX_STARTUP_PACKET:
+            raise self._error("invalid length of startup packet")
+        return await self.read_exactly(length)
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        self.transport.write(data)
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes have come that nobody has read."""
+        return bool(self._buffer)
+
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Let `protocol` have the connection from here on, with the bytes that were read ahead."""
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        if self._lost is not None:
+            protocol.connection_lost(self._lost)
+            return
+        if self._paused:
+            self.transport.resume_reading()
+        if self._buffer:
+            protocol.data_received(bytes(self._buffer))

@@ -1,0 +1,371 @@
+"""One pool: the server connections of one database and user, and the clients that wait for them, first come first served."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from tidegate_proxy.core.client import ClientConnection
+from tidegate_proxy.core.server import ServerConnection
+from tidegate_proxy.core.statements import InternalQuery
+from tidegate_proxy.errors import (
+    BorrowTimeoutError,
+    ProxyError,
+    ShutdownError,
+    TargetRefusedError,
+    TargetUnavailableError,
+)
+from tidegate_proxy.net.connector import Connector
+from tidegate_proxy.pool import planner
+from tidegate_proxy.pool.reset import reset
+from tidegate_proxy.pool.session import changes
+from tidegate_proxy.protocol import decode, encode
+from tidegate_proxy.protocol.wire import IDLE
+from tidegate_proxy.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_PREPARED = 200
+"""Statements that stay prepared on one server connection; PgBouncer's max_prepared_statements has the same default."""
+
+MAX_SESSIONS = 1000
+"""Different sets of session parameters whose effect is remembered."""
+
+
+class Waiter(Protocol):
+    """Who may wait for a server connection: a client, or a login that needs to ask the server something."""
+
+    def server_granted(self, server: ServerConnection) -> None:
+        """Here it is."""
+
+    def borrow_failed(self, error: ProxyError) -> None:
+        """There will be none."""
+
+
+class _FutureWaiter:
+    def __init__(self, release: Callable[[ServerConnection], None]) -> None:
+        self.future: asyncio.Future[ServerConnection] = asyncio.get_running_loop().create_future()
+        self._release = release
+
+    def server_granted(self, server: ServerConnection) -> None:
+        if self.future.cancelled():
+            self._release(server)
+        else:
+            self.future.set_result(server)
+
+    def borrow_failed(self, error: ProxyError) -> None:
+        if not self.future.cancelled():
+            self.future.set_exception(error)
+
+
+class Pool:
+    """The server connections of one (database, user).
+
+    Parameters
+    - `name`: for messages, "database/user".
+    - `size`: most server connections. `settings`: times.
+    - `connector`: opens and cancels.
+    - `client_lost`: called with each client connection that has ended.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        size: int,
+        settings: Settings,
+        connector: Connector,
+        client_lost: Callable[[ClientConnection], None],
+    ) -> None:
+        self.name = name
+        self.size = size
+        self._settings = settings
+        self._connector = connector
+        self._client_lost = client_lost
+        self._loop = asyncio.get_running_loop()
+        self._servers: set[ServerConnection] = set()
+        self._idle: list[ServerConnection] = []
+        self._waiting: dict[Waiter, asyncio.TimerHandle] = {}
+        self._opening = 0
+        self._failures = 0
+        self._last_error: ProxyError | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sessions: dict[tuple[tuple[str, str], ...], dict[bytes, bytes]] = {}
+        self._welcome: dict[bytes, bytes] = {}
+        self._closed = False
+
+    # Borrowing
+
+    def acquire(self, waiter: Waiter) -> ServerConnection | None:
+        """A server connection now, or None: then `server_granted` or `borrow_failed` of `waiter` is called later."""
+        if self._idle and not self._waiting:
+            return self._idle.pop()
+        self._waiting[waiter] = self._loop.call_later(self._settings.borrow_timeout, self._timed_out, waiter)
+        self._open_more()
+        return None
+
+    def give_up(self, waiter: Waiter) -> None:
+        """`waiter` waits no longer."""
+        timer = self._waiting.pop(waiter, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _timed_out(self, waiter: Waiter) -> None:
+        del self._waiting[waiter]
+        waiter.borrow_failed(
+            BorrowTimeoutError(
+                f'no server connection became free within "borrow_timeout" ({self._settings.borrow_timeout:g} s)',
+                detail=str(self._last_error) if self._last_error is not None else None,
+            )
+        )
+
+    def server_released(self, server: ServerConnection) -> None:
+        """A clean connection comes back: to whoever waits longest, else to the idle ones."""
+        now = self._loop.time()
+        if self._closed or planner.is_worn_out(
+            now=now, created=server.created, lifetime=self._settings.server_lifetime
+        ):
+            self._retire(server)
+            return
+        server.idle_since = now
+        for waiter in self._waiting:
+            self._waiting.pop(waiter).cancel()
+            waiter.server_granted(server)
+            return
+        self._idle.append(server)
+
+    def _retire(self, server: ServerConnection) -> None:
+        self._servers.discard(server)
+        server.close()
+        self._open_more()
+
+    def server_lost(self, server: ServerConnection) -> None:
+        """A server connection is gone."""
+        self._servers.discard(server)
+        if server in self._idle:
+            self._idle.remove(server)
+        if not self._closed:
+            self._open_more()
+
+    # Opening
+
+    def _open_more(self) -> None:
+        if self._retry is not None or self._closed:
+            return
+        count = planner.connections_to_open(
+            wanted=len(self._waiting),
+            opening=self._opening,
+            open_now=len(self._servers),
+            limit=self.size,
+        )
+        for _ in range(count):
+            self._opening += 1
+            self._start(self._open())
+
+    async def _open(self) -> None:
+        try:
+            server, welcome = await self._connector.connect(self)
+            if server.closing:
+                raise server.fatal or TargetUnavailableError()
+        except ProxyError as error:
+            self._open_failed(error)
+            return
+        finally:
+            self._opening -= 1
+        if self._failures:
+            logger.info("%s: connected to %s again", self.name, self._connector.target)
+        self._failures = 0
+        self._last_error = None
+        if welcome.parameters != self._welcome:
+            self._welcome = welcome.parameters
+            self._sessions.clear()
+        server.reported = dict(welcome.parameters)
+        self._servers.add(server)
+        self.server_released(server)
+
+    def _open_failed(self, error: ProxyError) -> None:
+        if self._last_error is None or str(error) != str(self._last_error):
+            logger.warning("%s: no connection to %s: %s", self.name, self._connector.target, error)
+        self._last_error = error
+        self._failures += 1
+        if planner.is_final(error.sqlstate):
+            for waiter in list(self._waiting):
+                self.give_up(waiter)
+                waiter.borrow_failed(error)
+        if self._retry is None and not self._closed:
+            self._retry = self._loop.call_later(planner.retry_delay(self._failures), self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._open_more()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Sessions
+
+    async def reported_parameters(self, session: dict[str, str]) -> dict[bytes, bytes]:
+        """What a server reports (ParameterStatus) to a client that asked for these session parameters at its login.
+
+        The server itself is asked, once for each different set.
+        Raises: TargetRefusedError when it does not accept one; what `acquire` may fail with.
+        """
+        key = tuple(sorted(session.items()))
+        known = self._sessions.get(key)
+        if known is not None:
+            return known
+        waiter = _FutureWaiter(self.server_released)
+        server = self.acquire(waiter)
+        if server is None:
+            try:
+                server = await waiter.future
+            except asyncio.CancelledError:
+                self._give_back(waiter)
+                raise
+        try:
+            sql = changes(server.applied, session)
+            if sql:
+                result = await server.run(sql)
+                if result.error is not None:
+                    raise decode.error_from_fields(result.error)
+                server.applied = session
+            known = dict(server.reported)
+        except asyncio.CancelledError:
+            server.fail(ShutdownError())
+            raise
+        finally:
+            if not server.closing:
+                self.server_released(server)
+        while len(self._sessions) >= MAX_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[key] = known
+        return known
+
+    def _give_back(self, waiter: _FutureWaiter) -> None:
+        self.give_up(waiter)
+        if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+            self.server_released(waiter.future.result())
+
+    def prefix(self, client: ClientConnection, server: ServerConnection) -> bytes:
+        """Messages that make the server's session the client's own, to be sent ahead of the client's first one."""
+        messages = b""
+        surplus = len(server.prepared) - MAX_PREPARED
+        if server.stray_names or surplus > 0:
+            names = server.stray_names + list(server.prepared)[: max(0, surplus)]
+            for name in names:
+                messages += encode.close_statement(name)
+                server.prepared.pop(name, None)
+            messages += encode.sync()
+            server.stray_names = []
+            server.begin_internal(lambda _: None)
+        if server.applied != client.session:
+            messages += encode.query(changes(server.applied, client.session))
+            server.applied = client.session
+
+            def applied(query: InternalQuery) -> None:
+                if query.error is not None:
+                    # What follows would run in a session that is not the client's: it must not.
+                    server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
+
+            server.begin_internal(applied)
+        return messages
+
+    # Clients
+
+    def pinned(self, client: ClientConnection, reason: str) -> None:
+        """The client keeps its server connection from now on."""
+        logger.info("%s: client %d is pinned to its server connection: %s", self.name, client.pid, reason)
+
+    def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:
+        """The client vanished while it held the server connection: clean it, or close it."""
+        self._start(self._reset(server, mid_message, client.unsynced, client.pin_reason is not None))
+
+    async def _reset(self, server: ServerConnection, mid_message: bool, unsynced: bool, pinned: bool) -> None:
+        try:
+            async with asyncio.timeout(self._settings.server_reset_timeout):
+                clean = await reset(
+                    server,
+                    cancel=self._connector.cancel,
+                    mid_message=mid_message,
+                    unsynced=unsynced,
+                    pinned=pinned,
+                )
+        except (ProxyError, TimeoutError):
+            clean = False
+        if server.closing:
+            return
+        if clean and server.reusable:
+            self.server_released(server)
+        else:
+            server.fail(ShutdownError("the connection could not be cleaned after its client vanished"))
+
+    def client_lost(self, client: ClientConnection) -> None:
+        """A client connection has ended."""
+        self._client_lost(client)
+
+    async def cancel(self, client: ClientConnection) -> None:
+        """Do what a CancelRequest for this client asks: end its wait, or cancel what its server connection runs."""
+        if client.waiting:
+            client.cancel_wait(ProxyError("canceling statement due to user request", sqlstate="57014"))
+            return
+        server = client.server
+        if server is not None and not server.closing:
+            await self._connector.cancel(server)
+            # The connection may have been done with meanwhile, but for us.
+            server.release_if_done()
+
+    # Time and the end
+
+    def sweep(self) -> None:
+        """Close what has been idle for too long; called every second."""
+        now = self._loop.time()
+        for server in [*self._idle]:
+            if planner.is_worn_out(
+                now=now, created=server.created, lifetime=self._settings.server_lifetime
+            ) or planner.idle_for_too_long(
+                now=now, idle_since=server.idle_since, idle_timeout=self._settings.server_idle_timeout
+            ):
+                self._idle.remove(server)
+                self._retire(server)
+        timeout = self._settings.idle_transaction_timeout
+        for server in [*self._servers]:
+            client = server.client
+            if client is None or timeout <= 0:
+                continue
+            if client.heard or (server.owed and not server.copy_in):
+                client.heard = False
+                client.silent_since = now
+            elif client.silent_since + timeout <= now and (server.status != IDLE or not client.finished):
+                if client.pin_reason is not None and server.status == IDLE and not client.unsynced:
+                    continue
+                client.fail(ProxyError("terminating connection due to idle-in-transaction timeout", sqlstate="25P03"))
+
+    @property
+    def unused(self) -> bool:
+        """Whether nobody would notice if the pool were gone."""
+        return not (self._servers or self._waiting or self._opening or self._tasks)
+
+    async def close(self) -> None:
+        """Close every server connection; whoever still holds one has been told."""
+        self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+        for waiter in list(self._waiting):
+            self.give_up(waiter)
+            waiter.borrow_failed(ShutdownError())
+        for server in [*self._idle]:
+            self._retire(server)
+        self._idle.clear()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._settings.server_reset_timeout + 1)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        for server in [*self._servers]:
+            server.fail(ShutdownError())

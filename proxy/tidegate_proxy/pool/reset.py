@@ -1,0 +1,52 @@
+"""Making a server connection clean again after its client vanished in the midst of something."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tidegate_proxy.core.server import ServerConnection
+from tidegate_proxy.protocol import encode
+from tidegate_proxy.protocol.wire import COPY_DONE, IDLE, SYNC
+
+
+async def reset(
+    server: ServerConnection,
+    *,
+    cancel: Callable[[ServerConnection], Awaitable[None]],
+    mid_message: bool,
+    unsynced: bool,
+    pinned: bool,
+) -> bool:
+    """Cancel what runs, roll back what is open, discard what was pinned.
+
+    Parameters: `mid_message`, the server has only part of a message; `unsynced`, it waits for a Sync; `pinned`, there is
+    session state to discard.
+    Returns: whether the connection is as good as new; if not, it must be closed.
+    Raises: ProxyError when the connection is lost meanwhile.
+    """
+    if mid_message:
+        # Nothing that we could send would be understood. Closing alone would let the query run on.
+        if server.owed:
+            await cancel(server)
+        return False
+    if server.copy_in:
+        server.transport.write(encode.copy_fail("the client is gone"))
+        server.owed.append(COPY_DONE)
+        unsynced = unsynced or SYNC in server.owed
+    if unsynced:
+        server.transport.write(encode.sync())
+        server.owed.append(SYNC)
+    if server.owed:
+        await cancel(server)
+        await server.all_answered()
+    if server.uncertain:
+        return False
+    if server.status != IDLE:
+        await server.run("ROLLBACK")
+    if pinned:
+        result = await server.run("DISCARD ALL")
+        if result.error is not None:
+            return False
+        server.prepared.clear()
+        server.applied = {}
+    return True

@@ -1,0 +1,45 @@
+"""Session parameters that a client asked for at its login, and the SQL that gives them to a server connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Lists: in SET a list in one string would be one name, so these take set_config, which reads it as the client meant it.
+_LISTS = frozenset({"local_preload_libraries", "search_path", "session_preload_libraries", "temp_tablespaces"})
+
+
+def literal(text: str) -> str:
+    """An SQL string that means `text` under every setting of client_encoding and standard_conforming_strings.
+
+    Pure ASCII: some encodings let a backslash or a quote be half of another character.
+    """
+    parts = []
+    for character in text:
+        code = ord(character)
+        if character in "'\\":
+            parts.append("\\" + character)
+        elif 32 <= code < 127:
+            parts.append(character)
+        elif code < 0x10000:
+            parts.append(f"\\u{code:04x}")
+        else:
+            parts.append(f"\\U{code:08x}")
+    return f"E'{''.join(parts)}'"
+
+
+def identifier(name: str) -> str:
+    """A parameter's name, quoted part by part (`app.x` has two)."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+
+
+def changes(current: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """SQL that turns one set of session parameters into another; empty where they are equal."""
+    statements = [f"RESET {identifier(name)}" for name in current if name not in wanted]
+    for name, value in wanted.items():
+        if current.get(name) == value:
+            continue
+        if name.lower() in _LISTS:
+            statements.append(f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, false)")
+        else:
+            statements.append(f"SET {identifier(name)} TO {literal(value)}")
+    return ";".join(statements)

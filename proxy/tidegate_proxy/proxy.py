@@ -1,0 +1,296 @@
+"""The proxy as a whole: listens, keeps clients and pools, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hmac
+import logging
+import signal
+import socket
+import ssl
+
+from tidegate_proxy import __version__
+from tidegate_proxy.core.client import ClientConnection
+from tidegate_proxy.errors import ClientProtocolError, TargetUnavailableError
+from tidegate_proxy.login import login, random_cancel_key
+from tidegate_proxy.net.accept import ServerTLS
+from tidegate_proxy.net.connector import Connector, check_reachable
+from tidegate_proxy.pool.pool import Pool
+from tidegate_proxy.protocol.scram import ScramVerifier
+from tidegate_proxy.settings import ConfigurationError, Settings
+from tidegate_proxy.tls import client_side_context, server_side_context, tls_server_end_point
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+"""Connections that the kernel holds until they are accepted: a storm of cold clients must not be made to knock twice."""
+
+_ACCEPTS_AT_ONCE = 64
+_REFUSALS_AT_ONCE = 256
+_SWEEP = 1.0
+
+
+class Proxy:
+    """A transaction-mode PostgreSQL proxy.
+
+    Parameters: `settings`. Made and used within a running event loop: `await Proxy(settings).serve()`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.verifiers = {
+            name: ScramVerifier.parse(user.verifier.get_secret_value())
+            if user.verifier is not None
+            else ScramVerifier.from_password(user.password.get_secret_value() if user.password else "")
+            for name, user in settings.users.items()
+        }
+        self.tls = _server_tls(settings)
+        self._pools: dict[tuple[str, str], Pool] = {}
+        self._clients: dict[int, ClientConnection] = {}
+        self._logins: set[asyncio.Task[None]] = set()
+        self._listeners: list[socket.socket] = []
+        self._draining = asyncio.Event()
+        self._forced = asyncio.Event()
+        self._empty = asyncio.Event()
+
+    # Life
+
+    async def serve(self) -> None:
+        """Listen until SIGTERM or SIGINT, then drain; a second signal cuts the drain short.
+
+        Raises: ConfigurationError when the address can't be listened on, or a target can't be reached.
+        """
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self.stop)
+        try:
+            if self.settings.check_targets:
+                await self._check_targets()
+            self.listen()
+            sweeper = loop.create_task(self._sweep())
+            try:
+                await self._draining.wait()
+                await self._drain()
+            finally:
+                sweeper.cancel()
+                await self.close()
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
+
+    def listen(self) -> None:
+        """Begin to accept clients. Raises: ConfigurationError."""
+        host, port = self.settings.listen_host, self.settings.listen_port
+        loop = asyncio.get_running_loop()
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            raise ConfigurationError(f'listen_host: "{host}" cannot be resolved: {error.strerror}') from None
+        for family, _, _, _, address in addresses:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listener.bind(address)
+                listener.listen(BACKLOG)
+            except OSError as error:
+                listener.close()
+                for other in self._listeners:
+                    other.close()
+                raise ConfigurationError(_cannot_listen(host, port, error)) from None
+            listener.setblocking(False)
+            self._listeners.append(listener)
+        for listener in self._listeners:
+            loop.add_reader(listener, self._accept, listener)
+            address = listener.getsockname()
+            logger.info("tidegate-proxy %s is listening on %s port %d", __version__, address[0], address[1])
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on."""
+        port: int = self._listeners[0].getsockname()[1]
+        return port
+
+    def stop(self) -> None:
+        """Drain; called a second time, at once."""
+        if self._draining.is_set():
+            self._forced.set()
+        self._draining.set()
+
+    async def _drain(self) -> None:
+        logger.info(
+            "draining: %d clients, at most %g s until the rest is closed; a second signal closes it now",
+            len(self._clients),
+            self.settings.drain_timeout,
+        )
+        self._stop_listening()
+        for task in [*self._logins]:
+            task.cancel()
+        for client in [*self._clients.values()]:
+            client.shut_down()
+        if self._clients:
+            waits = [asyncio.ensure_future(event.wait()) for event in (self._empty, self._forced)]
+            _, late = await asyncio.wait(
+                waits, timeout=self.settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            for wait in late:
+                wait.cancel()
+
+    async def close(self) -> None:
+        """End everything now; clients that are still there get 57P01."""
+        self._stop_listening()
+        if self._clients:
+            logger.warning("closing %d clients that did not finish in time", len(self._clients))
+        for client in [*self._clients.values()]:
+            client.end()
+        for task in [*self._logins]:
+            task.cancel()
+        if self._logins:
+            await asyncio.wait(self._logins)
+        if self._pools:
+            await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        # What was written last leaves with the next turns of the loop.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while self._clients:
+                    self._empty.clear()
+                    await self._empty.wait()
+        for client in [*self._clients.values()]:
+            client.transport.abort()
+        logger.info("stopped")
+
+    def _stop_listening(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+
+    async def _check_targets(self) -> None:
+        for name, database in self.settings.databases.items():
+            try:
+                await check_reachable(database.host, database.port, self.settings.server_connect_timeout)
+            except TargetUnavailableError as error:
+                raise ConfigurationError(
+                    f"databases.{name}.host: {error.message}; "
+                    "start the server, correct host and port, or set check_targets = false"
+                ) from None
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            for key, pool in list(self._pools.items()):
+                pool.sweep()
+                if pool.unused and not any(client.owner is pool for client in self._clients.values()):
+                    del self._pools[key]
+
+    # Clients
+
+    def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    logger.error("cannot accept a client: %s", error.strerror)
+                    # Level-triggered readiness would have us try again at once, for ever.
+                    loop.remove_reader(listener)
+                    loop.call_later(0.1, self._accept_again, listener)
+                    return
+                raise
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            surplus = len(self._clients) + len(self._logins) - self.settings.max_client_connections
+            if surplus >= _REFUSALS_AT_ONCE:
+                connection.close()
+                continue
+            task = loop.create_task(login(self, connection, over_limit=surplus >= 0))
+            self._logins.add(task)
+            task.add_done_callback(self._logins.discard)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def pool(self, database: str, user: str) -> Pool:
+        """The pool for what a client named. Raises: ClientProtocolError (3D000) for an unknown database."""
+        pool = self._pools.get((database, user))
+        if pool is None:
+            target = self.settings.database(database)
+            if target is None:
+                raise ClientProtocolError(f'database "{database}" does not exist', sqlstate="3D000")
+            own = self.settings.users.get(user)
+            password = target.password if target.user is not None else own.password if own else None
+            pool = Pool(
+                f"{database}/{user}",
+                size=self.settings.pool_size_of(target),
+                settings=self.settings,
+                connector=Connector(
+                    target,
+                    tls=server_side_context(target),
+                    user=target.user or user,
+                    password=password.get_secret_value() if password is not None else None,
+                    timeout=self.settings.server_connect_timeout,
+                ),
+                client_lost=self._client_lost,
+            )
+            self._pools[database, user] = pool
+        return pool
+
+    def new_cancel_key(self) -> tuple[int, bytes]:
+        """Process id and key for a new client's BackendKeyData."""
+        while True:
+            pid, key = random_cancel_key()
+            if pid not in self._clients:
+                return pid, key
+
+    def add_client(self, client: ClientConnection) -> None:
+        """A client has logged in."""
+        self._empty.clear()
+        self._clients[client.pid] = client
+
+    def _client_lost(self, client: ClientConnection) -> None:
+        self._clients.pop(client.pid, None)
+        if not self._clients:
+            self._empty.set()
+
+    async def cancel(self, pid: int, key: bytes) -> None:
+        """Do what a CancelRequest asks, if its key is right; nobody is told whether it was."""
+        client = self._clients.get(pid)
+        if client is not None and hmac.compare_digest(client.key, key):
+            await client.owner.cancel(client)
+
+
+def _server_tls(settings: Settings) -> ServerTLS | None:
+    context = client_side_context(settings)
+    if context is None or settings.client_tls_cert is None:
+        return None
+    certificate = ssl.PEM_cert_to_DER_cert(_first_certificate(settings.client_tls_cert.read_text()))
+    try:
+        binding: bytes | None = tls_server_end_point(certificate)
+    except ValueError:
+        binding = None
+    return ServerTLS(context, binding)
+
+
+def _first_certificate(pem: str) -> str:
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    start = pem.index(begin)
+    return pem[start : pem.index(end, start) + len(end)]
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"listen_port: port {port} of {host} is in use by another program: choose a free one, or 0 for any"
+    if error.errno == errno.EACCES:
+        return f"listen_port: port {port} is not allowed: choose one from 1024 on, or 0 for any"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f'listen_host: this machine has no address "{host}"'
+    return f"listen_host: cannot listen on {host} port {port}: {error.strerror}"
