@@ -34,9 +34,7 @@ def cstring(text: str | bytes) -> bytes:
 def error_response(error: ProxyError, *, fatal: bool) -> bytes:
     """ErrorResponse; `fatal` says that the connection ends with it."""
     severity = "FATAL" if fatal else "ERROR"
-    return message(
-        wire.ERROR_RESPONSE, _fields(severity, error.sqlstate, error.message, error.detail, error.hint)
-    )
+    return message(wire.ERROR_RESPONSE, _fields(severity, error.sqlstate, error.message, error.detail, error.hint))
 
 
 def notice_response(

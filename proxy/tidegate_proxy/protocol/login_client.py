@@ -33,9 +33,7 @@ async def authenticate_client(stream: MessageStream, user: str, secret: ClientSe
     stream.write(encode.authentication_sasl_final(exchange.final(await _read_sasl(stream))))
 
 
-async def authenticate_client_cleartext(
-    stream: MessageStream, user: str, check: Callable[[bytes], bool]
-) -> None:
+async def authenticate_client_cleartext(stream: MessageStream, user: str, check: Callable[[bytes], bool]) -> None:
     """Ask a client for its password and let `check` judge it.
 
     `greeting` or an error comes next; AuthenticationOk is not sent here.

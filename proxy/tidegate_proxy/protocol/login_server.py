@@ -65,9 +65,7 @@ async def login_server(
                 raise ServerProtocolError("malformed ReadyForQuery message from the target server")
             return welcome
         else:
-            raise ServerProtocolError(
-                f"unexpected message of type {kind} from the target server during login"
-            )
+            raise ServerProtocolError(f"unexpected message of type {kind} from the target server during login")
     raise ServerProtocolError(
         f"the target server sent more than {wire.MAX_LOGIN_MESSAGES} messages without becoming ready"
     )

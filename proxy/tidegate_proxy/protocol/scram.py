@@ -64,9 +64,7 @@ class ScramVerifier:
     server_key: bytes = field(repr=False)
 
     @classmethod
-    def from_password(
-        cls, password: str, iterations: int = MIN_ITERATIONS, salt: bytes | None = None
-    ) -> Self:
+    def from_password(cls, password: str, iterations: int = MIN_ITERATIONS, salt: bytes | None = None) -> Self:
         """Derive a verifier, at the price of `iterations` hashes; the salt is random by default.
 
         Raises: ValueError for iterations or a salt out of bounds.
@@ -88,9 +86,7 @@ class ScramVerifier:
         if match is None:
             raise ValueError("must have the form SCRAM-SHA-256$iterations:salt$stored:server")
         try:
-            salt, stored_key, server_key = (
-                base64.b64decode(part, validate=True) for part in match.groups()[1:]
-            )
+            salt, stored_key, server_key = (base64.b64decode(part, validate=True) for part in match.groups()[1:])
         except ValueError:
             raise ValueError("must have salt and keys in base64") from None
         _check_bounds(int(match[1]), salt)
@@ -115,8 +111,7 @@ def _check_bounds(iterations: int, salt: bytes) -> None:
 def _mock_verifier(user: str, secret: bytes) -> ScramVerifier:
     # The same salt on every attempt, as a real user's would be; keys for which nobody knows a password.
     salt, stored_key, server_key = (
-        hmac.digest(secret, purpose + user.encode(), "sha256")
-        for purpose in (b"salt:", b"stored:", b"server:")
+        hmac.digest(secret, purpose + user.encode(), "sha256") for purpose in (b"salt:", b"stored:", b"server:")
     )
     return ScramVerifier(MIN_ITERATIONS, salt[:_SALT], stored_key, server_key)
 
@@ -171,8 +166,7 @@ class ScramServerExchange:
     def _check_header(self, flag: str, authzid: str, *, plus: bool) -> None:
         if plus and not flag.startswith("p="):
             raise _malformed(
-                "The client selected SCRAM-SHA-256-PLUS, "
-                "but the SCRAM message does not include channel binding data."
+                "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data."
             )
         if not plus and flag.startswith("p="):
             raise _malformed(
@@ -188,9 +182,7 @@ class ScramServerExchange:
                 "However, this server does support channel binding.",
             )
         if authzid:
-            raise ClientProtocolError(
-                "client uses authorization identity, but it is not supported", sqlstate="0A000"
-            )
+            raise ClientProtocolError("client uses authorization identity, but it is not supported", sqlstate="0A000")
 
     def final(self, client_final: bytes) -> bytes:
         """Take the client's final message; returns the server's final message, which proves the server.
