@@ -1,3 +1,3 @@
 """Fixtures live in topic plugins under tests/support."""
 
-pytest_plugins = ["tests.support.postgres"]
+pytest_plugins = ["tests.support.postgres", "tests.support.relay", "tests.support.proxy"]

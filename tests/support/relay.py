@@ -1,0 +1,314 @@
+"""A TCP relay that counts, and that loses, stalls, swallows and resets connections on command."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import selectors
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+CHUNK = 65536
+BUFFER_LIMIT = 262144
+"""Bytes held for a side that does not read; beyond that the other side is not read either."""
+
+COMMAND_TIMEOUT = 10.0
+"""Seconds in which the relay's thread must carry out a command."""
+
+
+class _Mode(Enum):
+    FORWARD = auto()
+    STALL = auto()
+    BLACK_HOLE = auto()
+
+
+@dataclass
+class _Trap:
+    pattern: bytes
+    after_answer: bool
+
+
+@dataclass(eq=False)
+class _Side:
+    """One socket of a pair, and what waits to be sent to it."""
+
+    sock: socket.socket
+    is_client: bool
+    pending: bytearray = field(default_factory=bytearray)
+    ended: bool = False
+    end_sent: bool = False
+
+
+@dataclass(eq=False)
+class _Pair:
+    client: _Side
+    server: _Side
+    tail: bytes = b""
+    sprung: bool = False
+    lossy: bool = False
+
+    def other(self, side: _Side) -> _Side:
+        return self.server if side is self.client else self.client
+
+
+class Relay:
+    """Listens on a loopback port and forwards to `target_host:target_port`, on one background thread.
+
+    Every command takes effect before its method returns. Use it as a context manager, or call `close()`.
+
+    - `port`: where clients connect.
+    - `bytes_to_server`, `bytes_to_client`: forwarded so far, over all connections.
+    - `accepted`: connections accepted so far.
+    """
+
+    def __init__(self, target_host: str, target_port: int) -> None:
+        self.target = (target_host, target_port)
+        self.bytes_to_server = 0
+        self.bytes_to_client = 0
+        self.accepted = 0
+        self._mode = _Mode.FORWARD
+        self._trap: _Trap | None = None
+        self._pairs: list[_Pair] = []
+        self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
+        self._closed = False
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self._waker, self._alarm = socket.socketpair()
+        self._alarm.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name=f"relay-{self.port}", daemon=True)
+        self._thread.start()
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        return len(self._pairs)
+
+    def reset_all(self) -> None:
+        """Every connection ends with a TCP reset, towards both sides. New ones are served."""
+        self._do(lambda: self._end_all(reset=True))
+
+    def close_all(self) -> None:
+        """Every connection is closed in order (FIN), towards both sides. New ones are served."""
+        self._do(lambda: self._end_all(reset=False))
+
+    def stall(self) -> None:
+        """Forward nothing, lose nothing: what is sent waits, and so do new connections, until `resume()`."""
+        self._do(lambda: self._set_mode(_Mode.STALL))
+
+    def black_hole(self) -> None:
+        """Swallow everything: connections stay open, new ones are accepted, and no answer ever comes."""
+        self._do(lambda: self._set_mode(_Mode.BLACK_HOLE))
+
+    def resume(self) -> None:
+        """Forward again. Connections that lost bytes in the black hole are reset."""
+        self._do(lambda: self._set_mode(_Mode.FORWARD))
+
+    def reset_at(self, pattern: bytes, *, after_answer: bool) -> None:
+        """Reset the next connection on which the client sends `pattern` (which TLS would hide), once.
+
+        Parameters: `after_answer`, True: the server gets the bytes, and the reset comes in place of its answer;
+        False: the server never sees them.
+        """
+        trap = _Trap(pattern, after_answer)
+        self._do(lambda: setattr(self, "_trap", trap))
+
+    def close(self) -> None:
+        """Close everything and end the thread. Safe to call twice."""
+        if self._thread.is_alive():
+            with contextlib.suppress(OSError):
+                self._do(lambda: setattr(self, "_closed", True))
+            self._thread.join(COMMAND_TIMEOUT)
+        self._waker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _do(self, command: Callable[[], None]) -> None:
+        done: Future[None] = Future()
+        self._commands.put((command, done))
+        self._waker.send(b"!")
+        done.result(COMMAND_TIMEOUT)
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._watch_all()
+                for key, events in self._selector.select():
+                    if key.fileobj is self._alarm:
+                        self._obey()
+                        break  # what else was ready may be gone now; it is seen again in the next round
+                    if key.fileobj is self._listener:
+                        self._accept()
+                        continue
+                    pair, side = key.data or (None, None)
+                    if pair in self._pairs:
+                        self._serve(pair, side, events)
+        finally:
+            self._end_all(reset=False)
+            self._selector.close()
+            self._listener.close()
+            self._alarm.close()
+
+    def _obey(self) -> None:
+        self._alarm.recv(CHUNK)
+        while not self._commands.empty():
+            command, done = self._commands.get()
+            try:
+                command()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+    def _set_mode(self, mode: _Mode) -> None:
+        self._mode = mode
+        if mode is _Mode.FORWARD:
+            for pair in [pair for pair in self._pairs if pair.lossy]:
+                self._end(pair, reset=True)
+        elif mode is _Mode.BLACK_HOLE:
+            for pair in self._pairs:
+                pair.lossy = True
+
+    def _watch_all(self) -> None:
+        wanted: dict[socket.socket, tuple[int, object]] = {self._alarm: (selectors.EVENT_READ, None)}
+        if self._mode is not _Mode.STALL:
+            wanted[self._listener] = (selectors.EVENT_READ, None)
+            for pair in self._pairs:
+                for side in (pair.client, pair.server):
+                    events = 0
+                    if not side.ended and len(pair.other(side).pending) < BUFFER_LIMIT:
+                        events |= selectors.EVENT_READ
+                    if side.pending:
+                        events |= selectors.EVENT_WRITE
+                    if events:
+                        wanted[side.sock] = (events, (pair, side))
+        watched = {key.fileobj: key.events for key in self._selector.get_map().values()}
+        for known in watched.keys() - wanted.keys():
+            self._selector.unregister(known)
+        for sock, (events, data) in wanted.items():
+            if sock not in watched:
+                self._selector.register(sock, events, data)
+            elif watched[sock] != events:
+                self._selector.modify(sock, events, data)
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            return
+        self.accepted += 1
+        try:
+            server = socket.create_connection(self.target, timeout=5)
+        except OSError:
+            _close(client, reset=True)
+            return
+        for sock in (client, server):
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._pairs.append(_Pair(_Side(client, True), _Side(server, False), lossy=self._mode is _Mode.BLACK_HOLE))
+
+    def _serve(self, pair: _Pair, side: _Side, events: int) -> None:
+        try:
+            if events & selectors.EVENT_WRITE and side.pending:
+                del side.pending[: side.sock.send(side.pending)]
+            if events & selectors.EVENT_READ:
+                self._read(pair, side)
+            if pair in self._pairs:
+                self._pass_on_ends(pair)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._end(pair, reset=True)
+
+    def _read(self, pair: _Pair, side: _Side) -> None:
+        data = side.sock.recv(CHUNK)
+        if not data:
+            side.ended = True
+            return
+        if self._mode is _Mode.BLACK_HOLE:
+            return
+        if side.is_client:
+            if self._spring(pair, data):
+                return
+            self.bytes_to_server += len(data)
+        else:
+            if pair.sprung:
+                self._end(pair, reset=True)
+                return
+            self.bytes_to_client += len(data)
+        target = pair.other(side)
+        target.pending += data
+        del target.pending[: target.sock.send(target.pending)]
+
+    def _spring(self, pair: _Pair, data: bytes) -> bool:
+        """Whether a trap ended the pair."""
+        if self._trap is None:
+            return False
+        window = pair.tail + data
+        pair.tail = window[-len(self._trap.pattern) + 1 :] if len(self._trap.pattern) > 1 else b""
+        if self._trap.pattern not in window:
+            return False
+        trap, self._trap = self._trap, None
+        if trap.after_answer:
+            pair.sprung = True
+            return False
+        self._end(pair, reset=True)
+        return True
+
+    def _pass_on_ends(self, pair: _Pair) -> None:
+        if self._mode is _Mode.BLACK_HOLE:
+            if pair.client.ended:
+                self._end(pair, reset=False)
+            return
+        for side in (pair.client, pair.server):
+            other = pair.other(side)
+            if side.ended and not other.pending and not other.end_sent:
+                other.end_sent = True
+                other.sock.shutdown(socket.SHUT_WR)
+        if pair.client.end_sent and pair.server.end_sent:
+            self._end(pair, reset=False)
+
+    def _end_all(self, *, reset: bool) -> None:
+        for pair in list(self._pairs):
+            self._end(pair, reset=reset)
+
+    def _end(self, pair: _Pair, *, reset: bool) -> None:
+        self._pairs.remove(pair)
+        for side in (pair.client, pair.server):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(side.sock)
+            _close(side.sock, reset=reset)
+
+
+def _close(sock: socket.socket, *, reset: bool) -> None:
+    if reset:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@pytest.fixture
+def relay_to() -> Iterator[Callable[[int], Relay]]:
+    """Makes relays to a loopback port; all are closed after the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda port: stack.enter_context(Relay("127.0.0.1", port))
