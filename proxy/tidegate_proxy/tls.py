@@ -29,9 +29,7 @@ def client_side_context(settings: Settings) -> ssl.SSLContext | None:
     try:
         load_pair(context, settings.client_tls_cert, settings.client_tls_key)
     except (OSError, PassphraseNeededError) as error:  # ssl.SSLError is an OSError
-        reason = (
-            getattr(error, "reason", None) or getattr(error, "strerror", None) or "the key needs a passphrase"
-        )
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "the key needs a passphrase"
         raise ConfigurationError(
             f"client_tls_cert {settings.client_tls_cert}: certificate and key cannot be used: {reason}"
         ) from None

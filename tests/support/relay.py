@@ -159,9 +159,8 @@ class Relay:
                         break  # what else was ready may be gone now; it is seen again in the next round
                     if key.fileobj is self._listener:
                         self._accept()
-                        continue
-                    pair, side = key.data or (None, None)
-                    if pair in self._pairs:
+                    elif key.data[0] in self._pairs:
+                        pair, side = key.data
                         self._serve(pair, side, events)
         finally:
             self._end_all(reset=False)

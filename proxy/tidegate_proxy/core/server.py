@@ -126,7 +126,7 @@ class ServerConnection(asyncio.Protocol):
             length = _length_at(data, pos + 1)[0]
             end = pos + 1 + length
             action = FROM_SERVER[kind]
-            if action == FORWARDED and not self._internal and not self._settling and owed:
+            if action == FORWARDED and not self._internal and not self._settling and (owed or self.client is not None):
                 if end > size:
                     self._skip = end - size
                     pos = size
@@ -207,7 +207,7 @@ class ServerConnection(asyncio.Protocol):
             return False
         elif kind == PARAMETER_STATUS and body:
             self._read_parameter(body)
-        elif FROM_SERVER[kind] == FORWARDED and not self.owed:
+        elif FROM_SERVER[kind] == FORWARDED and not self.owed and self.client is None:
             self._violation(kind)
         # Notices, notifications and parameters outside a request come unasked; a connection that nobody holds has
         # nobody to tell.
@@ -229,7 +229,7 @@ class ServerConnection(asyncio.Protocol):
         if b"VFATAL\0" in body[:80] or b"VPANIC\0" in body[:80]:
             self.fatal = decode.error_from_fields(decode.parse_error_fields(body))
             return False
-        if not self.owed:
+        if not self.owed and self.client is None:
             self._violation(ERROR_RESPONSE)
         return True
 
@@ -287,6 +287,8 @@ class ServerConnection(asyncio.Protocol):
             elif token != COPY_DONE:
                 answered = True
                 break
+        while owed and owed[0] == COPY_DONE:
+            owed.popleft()
         if not answered:
             self._violation(READY_FOR_QUERY)
         elif not owed:

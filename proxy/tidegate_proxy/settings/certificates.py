@@ -40,9 +40,7 @@ def _certificates(path: Path) -> list[x509.Certificate]:
     except ValueError:
         found = []
     if not found:
-        raise ValueError(
-            f"{path} holds no certificate: it must be a PEM file with -----BEGIN CERTIFICATE-----"
-        )
+        raise ValueError(f"{path} holds no certificate: it must be a PEM file with -----BEGIN CERTIFICATE-----")
     return found
 
 
@@ -76,9 +74,7 @@ def check_key(certificate: Path, key: Path | None) -> None:
     if b"PRIVATE KEY-----" not in _read(path):
         if key is None:
             raise ValueError(f"is missing, and {certificate} holds no private key either")
-        raise ValueError(
-            f"{path} holds no private key: it must be a PEM file with -----BEGIN PRIVATE KEY-----"
-        )
+        raise ValueError(f"{path} holds no private key: it must be a PEM file with -----BEGIN PRIVATE KEY-----")
     try:
         load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
     except PassphraseNeededError:

@@ -44,8 +44,7 @@ def dotted(location: Iterable[str]) -> str:
     """A key as TOML writes it: `databases."My App".port`."""
     parts = (part if len(part) <= LONGEST_KEY else part[:LONGEST_KEY] + "…" for part in location)
     return ".".join(
-        part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part, ensure_ascii=False)
-        for part in parts
+        part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part, ensure_ascii=False) for part in parts
     )
 
 

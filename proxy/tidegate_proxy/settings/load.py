@@ -44,9 +44,7 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
     except ValidationError as error:
         # An unknown key comes first: it is often the misspelled one of which another error says that it is
         # missing.
-        errors = [
-            item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"
-        ]
+        errors = [item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"]
         first = min(errors, key=lambda item: item["type"] != "extra_forbidden")
         location, sentence = explain(first)
         subject = _subject(location, file, in_file, from_environment)

@@ -173,8 +173,7 @@ class UserSettings(_Model, frozen=True):
         given = [name for name in UserSettings.model_fields if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"has {' and '.join(given) or 'no password'}: "
-                "give exactly one of password, password_file and verifier"
+                f"has {' and '.join(given) or 'no password'}: give exactly one of password, password_file and verifier"
             )
         if self.password_file is not None:
             # The object is frozen for everyone else; this is still its construction.
@@ -272,9 +271,7 @@ class Settings(_Model, frozen=True):
         certificate = info.data.get("client_tls_cert")
         if certificate is not None:
             check_key(certificate, key)
-        elif (
-            key is not None and "client_tls_cert" in info.data
-        ):  # a certificate that was refused is not there
+        elif key is not None and "client_tls_cert" in info.data:  # a certificate that was refused is not there
             raise ValueError("is given without client_tls_cert: give both or neither")
         return key
 

@@ -23,9 +23,7 @@ def parse_verifier(verifier: SecretStr) -> tuple[bytes, bytes, bytes, int]:
     """
     match = _FORM.fullmatch(verifier.get_secret_value())
     if match is None:
-        raise ValueError(
-            "must have the form SCRAM-SHA-256$iterations:salt$stored:server, as in pg_authid.rolpassword"
-        )
+        raise ValueError("must have the form SCRAM-SHA-256$iterations:salt$stored:server, as in pg_authid.rolpassword")
     iterations = int(match[1])
     if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
         raise ValueError(f"must have from {MIN_ITERATIONS} to {MAX_ITERATIONS} iterations")
