@@ -113,9 +113,10 @@ class InvokeApi:
             or match["region"] not in (None, REGION)
             or match["account"] not in (None, ACCOUNT)
         ):
-            arn = identifier if ":" in identifier else f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
-            suffix = f":{qualifier}" if qualifier and not arn.endswith(f":{qualifier}") else ""
-            raise InvokeError(404, "ResourceNotFoundException", f"Function not found: {arn}{suffix}")
+            arn = identifier
+            if not arn.startswith("arn:"):
+                arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}" + (f":{qualifier}" if qualifier else "")
+            raise InvokeError(404, "ResourceNotFoundException", f"Function not found: {arn}")
         return name
 
 

@@ -58,6 +58,9 @@ class LambdaService:
             self.functions[function.name] = function
         if not self.functions:
             raise ConfigurationError("no function: name at least one")
+        variables = [function.base_variables() for function in self.functions.values()]
+        if any(other != variables[0] for other in variables):
+            raise ConfigurationError("all functions of one service have the same environment variables")
         self._fresh = fresh
         self._host = host
         self._port = port

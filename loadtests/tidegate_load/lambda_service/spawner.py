@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +36,7 @@ class Spawner:
         self._ids = itertools.count(1)
         self._starting: dict[int, asyncio.Future[int]] = {}
         self._on_exit: dict[int, Callable[[int], None]] = {}
+        self._pids: dict[int, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -123,7 +126,10 @@ class Spawner:
         with contextlib.suppress(OSError):
             while line := await reader.readline():
                 self._receive(json.loads(line))
-        # Without a zygote there is no environment: the kernel killed those that it had not.
+        # Without a zygote there is no environment: the kernel killed those that it had not, but not what they started.
+        for environment in self._pids.values():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(environment, signal.SIGKILL)
         self.died.set_result(None)
         for pid in self._starting.values():
             if not pid.done():
@@ -134,10 +140,12 @@ class Spawner:
 
     def _receive(self, message: dict[str, int]) -> None:
         if "started" in message:
+            self._pids[message["started"]] = message["pid"]
             pid = self._starting.pop(message["started"])
             if not pid.done():
                 pid.set_result(message["pid"])
         elif "exited" in message:
+            del self._pids[message["exited"]]
             self._on_exit.pop(message["exited"])(message["status"])
         else:
             self._starting.pop(message["failed"]).set_exception(
