@@ -25,7 +25,7 @@ from tidegate_proxy.tls import client_side_context, server_side_context, tls_ser
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
-"""Connections that the kernel holds until they are accepted: a storm of cold clients must not be made to knock twice."""
+"""Connections that the kernel holds until they are accepted: a storm of cold clients must not have to knock twice."""
 
 _ACCEPTS_AT_ONCE = 64
 _REFUSALS_AT_ONCE = 256

@@ -30,10 +30,10 @@ class ServerTLS:
     channel_binding: bytes | None
 
 
-async def open_stream(connection: socket.socket, tls: ServerTLS | None, timeout: float) -> Stream:
+async def open_stream(connection: socket.socket, tls: ServerTLS | None, handshake_timeout: float) -> Stream:
     """Make a stream of an accepted, non-blocking socket; a client that starts with TLS gets it at once.
 
-    Parameters: `tls`, None to refuse it; `timeout`, seconds for a TLS handshake.
+    Parameters: `tls`, None to refuse it; `handshake_timeout`, seconds for TLS.
     Raises: ClientProtocolError, ConnectionError, ssl.SSLError. The socket is closed then.
     """
     loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ async def open_stream(connection: socket.socket, tls: ServerTLS | None, timeout:
             raise ConnectionAbortedError("a TLS handshake, but TLS is off")
         if direct and tls is not None:
             await loop.connect_accepted_socket(
-                lambda: stream, connection, ssl=tls.context, ssl_handshake_timeout=timeout
+                lambda: stream, connection, ssl=tls.context, ssl_handshake_timeout=handshake_timeout
             )
             stream.channel_binding = tls.channel_binding
         else:
@@ -67,8 +67,8 @@ async def open_stream(connection: socket.socket, tls: ServerTLS | None, timeout:
     return stream
 
 
-async def read_first_packet(stream: Stream, tls: ServerTLS | None, timeout: float) -> StartupMessage | CancelRequest:
-    """Read what the client wants, after TLS if it asks for it.
+async def read_first_packet(stream: Stream, tls: ServerTLS | None, handshake_timeout: float) -> StartupMessage | CancelRequest:
+    """Read what the client wants, after TLS if it asks for it; parameters as of `open_stream`.
 
     Raises: ClientProtocolError, ConnectionError, ssl.SSLError.
     """
@@ -85,7 +85,7 @@ async def read_first_packet(stream: Stream, tls: ServerTLS | None, timeout: floa
                 raise ClientProtocolError("received unencrypted data after SSL request")
             stream.write(b"S")
             transport = await asyncio.get_running_loop().start_tls(
-                stream.transport, stream, tls.context, server_side=True, ssl_handshake_timeout=timeout
+                stream.transport, stream, tls.context, server_side=True, ssl_handshake_timeout=handshake_timeout
             )
             assert transport is not None
             stream.connection_made(transport)

@@ -141,13 +141,13 @@ class Connector:
         return TargetUnavailableError(f"could not connect to {self.target}: {why}")
 
 
-async def check_reachable(host: str, port: int, timeout: float) -> None:
-    """See whether something accepts connections there, within `timeout` seconds. Raises: TargetUnavailableError."""
+async def check_reachable(host: str, port: int, within: float) -> None:
+    """See whether something accepts connections there, within so many seconds. Raises: TargetUnavailableError."""
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(within):
             _, writer = await asyncio.open_connection(host, port)
     except TimeoutError as error:
-        raise TargetUnavailableError(f"{host}:{port} does not answer within {timeout:g} s") from error
+        raise TargetUnavailableError(f"{host}:{port} does not answer within {within:g} s") from error
     except OSError as error:
         raise TargetUnavailableError(f"{host}:{port} cannot be reached: {error.strerror or error}") from error
     writer.transport.abort()

@@ -74,11 +74,14 @@ class Stream(asyncio.Protocol):
 
     async def read_message(self, limit: int) -> tuple[int, bytes]:
         """Wait for one message: its type and body. Raises: see MessageStream."""
-        header = await self.read_exactly(5)
-        length = int.from_bytes(header[1:], "big") - 4
+        kind = (await self.read_exactly(1))[0]
+        if not chr(kind).isascii() or not chr(kind).isalpha():
+            # A second StartupMessage, say, whose first bytes would make a length that never comes.
+            raise self._error(f"invalid message type {kind}")
+        length = int.from_bytes(await self.read_exactly(4), "big") - 4
         if not 0 <= length <= limit:
-            raise self._error(f"invalid message length {length + 4} for message type 0x{header[0]:02X}")
-        return header[0], await self.read_exactly(length)
+            raise self._error(f"invalid message length {length + 4} for message type 0x{kind:02X}")
+        return kind, await self.read_exactly(length)
 
     async def read_startup(self) -> bytes:
         """Wait for a first packet, which has no type; returns its body."""

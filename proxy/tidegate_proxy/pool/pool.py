@@ -1,4 +1,4 @@
-"""One pool: the server connections of one database and user, and the clients that wait for them, first come first served."""
+"""One pool: the server connections of one database and user, and the queue of clients that wait for them."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ async def reset(
 ) -> bool:
     """Cancel what runs, roll back what is open, discard what was pinned.
 
-    Parameters: `mid_message`, the server has only part of a message; `unsynced`, it waits for a Sync; `pinned`, there is
-    session state to discard.
+    Parameters: `mid_message`, the server has only part of a message; `unsynced`, it waits for a Sync; `pinned`, there
+    is session state to discard.
     Returns: whether the connection is as good as new; if not, it must be closed.
     Raises: ProxyError when the connection is lost meanwhile.
     """

@@ -84,7 +84,9 @@ class ScramVerifier:
         """
         match = _VERIFIER.fullmatch(text)
         if match is None:
-            raise ValueError("must have the form SCRAM-SHA-256$iterations:salt$stored:server")
+            raise ValueError(
+                "must have the form SCRAM-SHA-256$iterations:salt$stored:server, as in pg_authid.rolpassword"
+            )
         try:
             salt, stored_key, server_key = (base64.b64decode(part, validate=True) for part in match.groups()[1:])
         except ValueError:

@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from tidegate_proxy.protocol.scram import ScramVerifier
 from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key
-from tidegate_proxy.settings.verifier import check_verifier
 
 YEAR = 365 * 86_400.0
 SECRET_FILE_LIMIT = 4096
@@ -58,6 +58,11 @@ def _host(text: str) -> str:
 
 def _secret(value: SecretStr) -> SecretStr:
     _without_nul(value.get_secret_value())
+    return value
+
+
+def _verifier(value: SecretStr) -> SecretStr:
+    ScramVerifier.parse(value.get_secret_value())
     return value
 
 
@@ -163,7 +168,7 @@ class UserSettings(_Model, frozen=True):
     password_file: File | None = None
     """File with the password in its only line."""
 
-    verifier: Annotated[SecretStr, AfterValidator(check_verifier)] | None = None
+    verifier: Annotated[SecretStr, AfterValidator(_verifier)] | None = None
     """What PostgreSQL keeps in `pg_authid.rolpassword`: `SCRAM-SHA-256$iterations:salt$stored:server`. The
     user can log in to the proxy, but the proxy knows no password to log in to a server with, so the
     database must name a `user`, or the server trust the proxy."""

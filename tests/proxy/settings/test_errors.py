@@ -159,7 +159,7 @@ FILE_CASES = {
     ),
     "too few iterations": (
         user_with(verifier(iterations=1)),
-        "users.app.verifier: must have from 4096 to 10000000 iterations",
+        "users.app.verifier: must have from 4096 to 1000000 iterations",
     ),
     "verifier not in base64": (
         user_with(verifier(salt=SECRET)),
