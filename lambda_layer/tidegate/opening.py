@@ -14,6 +14,7 @@ import select
 import socket
 import time
 from pathlib import Path
+from typing import Self
 
 import psycopg
 from psycopg import pq
@@ -121,46 +122,54 @@ def _conninfo(config: Config, address: str | None) -> str:
 
 def _connect(conninfo: str, until: float) -> pq.abc.PGconn:
     pgconn = pq.PGconn.connect_start(conninfo.encode())
-    trace = _start_trace(pgconn)
     try:
-        status: int = pq.PollingStatus.WRITING  # as libpq wants the loop to begin
-        while status in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
-            if pgconn.status == pq.ConnStatus.BAD:
-                break
-            events = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
-            if not ready(pgconn.socket, events, until):
-                raise psycopg.errors.ConnectionTimeout("connection failed: no answer in time")
-            status = pgconn.connect_poll()
+        with _SqlstateTrace(pgconn) as trace:
+            status: int = pq.PollingStatus.WRITING  # as libpq wants the loop to begin
+            while status in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
+                if pgconn.status == pq.ConnStatus.BAD:
+                    break
+                events = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
+                if not ready(pgconn.socket, events, until):
+                    raise psycopg.errors.ConnectionTimeout("connection failed: no answer in time")
+                status = pgconn.connect_poll()
         if status != pq.PollingStatus.OK:
             failure = psycopg.OperationalError(f"connection failed: {pgconn.get_error_message()}")
-            failure.sqlstate = _traced_sqlstate(trace)
+            failure.sqlstate = trace.sqlstate
             raise failure
-        if trace is not None:
-            pgconn.untrace()
-        pgconn.nonblocking = 1
-        return pgconn
     except BaseException:
         pgconn.finish()
         raise
-    finally:
-        if trace is not None:
-            os.close(trace)
+    pgconn.nonblocking = 1
+    return pgconn
 
 
-def _start_trace(pgconn: pq.abc.PGconn) -> int | None:
-    # Older versions of libpq trace no message before the login is complete. The trace is memory of this
-    # process, read for the SQLSTATE only and gone with its descriptor; psycopg does not free the few
-    # kilobytes of its C stream.
-    if pq.version() < 180000 or pgconn.status == pq.ConnStatus.BAD:
-        return None
-    trace = os.memfd_create("tidegate-trace")
-    pgconn.trace(trace)
-    return trace
+class _SqlstateTrace:
+    """Has libpq write down the messages of a login, and finds the SQLSTATE of a refusal among them.
 
+    The trace is memory of this process and ends with the block. psycopg does not free the few kilobytes of the C
+    stream that it makes for libpq, once for each attempt to connect.
+    """
 
-def _traced_sqlstate(trace: int | None) -> str | None:
-    if trace is None:
-        return None
-    found = _SQLSTATE.findall(os.pread(trace, 1 << 20, 0))
-    # The last one: with sslmode=prefer libpq may have tried twice.
-    return found[-1].decode() if found else None
+    def __init__(self, pgconn: pq.abc.PGconn) -> None:
+        self.sqlstate: str | None = None
+        self._pgconn = pgconn
+        self._fd: int | None = None
+
+    def __enter__(self) -> Self:
+        # Before 18, libpq traces nothing until the login is complete.
+        if pq.version() >= 180000 and self._pgconn.status != pq.ConnStatus.BAD:
+            self._fd = os.memfd_create("tidegate-trace")
+            self._pgconn.trace(self._fd)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd is None:
+            return
+        # Flushes the stream. Were that left out, C would do it when the process ends, into whatever file or socket
+        # has the descriptor's number by then.
+        self._pgconn.untrace()
+        found = _SQLSTATE.findall(os.pread(self._fd, 1 << 20, 0))
+        os.close(self._fd)
+        if found:
+            # The last one: with sslmode=prefer libpq may have tried twice.
+            self.sqlstate = found[-1].decode()

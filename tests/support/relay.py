@@ -125,6 +125,15 @@ class Relay:
         trap = _Trap(pattern, after_answer)
         self._do(lambda: setattr(self, "_trap", trap))
 
+    def send_to_clients(self, data: bytes) -> None:
+        """Send bytes of the caller's own to every client, as if the server had sent them."""
+
+        def send() -> None:
+            for pair in self._pairs:
+                pair.client.pending += data
+
+        self._do(send)
+
     def close(self) -> None:
         """Close everything and end the thread. Safe to call twice."""
         if self._thread.is_alive():
