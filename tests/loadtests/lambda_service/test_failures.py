@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
 
 import psutil
 import pytest
@@ -122,3 +123,13 @@ def test_calls_out_of_turn_are_refused_and_do_no_harm(service: Service) -> None:
     answer = service.invoke("out-of-turn")
     assert answer.payload == {"next": 403, "response": 400, "init": 403, "unknown": 404}
     assert not service.invoke("out-of-turn").cold_start
+
+
+def test_what_is_the_services_own_fault_is_a_service_exception(tmp_path: Path) -> None:
+    with Service({"f": "app.echo"}, log_dir=tmp_path) as running:
+        rmtree(tmp_path / "f")
+        with pytest.raises(running.boto.exceptions.ServiceException, match="No such file or directory"):
+            running.invoke("f")
+        assert running.stats("f")["environments"] == 0
+        (tmp_path / "f").mkdir()
+        assert running.invoke("f").error is None

@@ -187,3 +187,15 @@ def test_a_client_that_hangs_up_does_not_stop_the_invocation(service: Service, t
     eventually(lambda: service.stats("orphan")["idle"] == 1, "its environment is idle again")
     assert service.stats("orphan")["invocations"] == 1
     assert not service.invoke("orphan").cold_start
+
+
+def test_an_answer_is_written_in_one_piece(service: Service) -> None:
+    # Two writes would meet Nagle and a delayed acknowledgement: 40 ms for each invocation.
+    host, _, port = service.process.endpoint.removeprefix("http://").partition(":")
+    request = b"POST /2015-03-31/functions/plain/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    with socket.create_connection((host, int(port))) as connection:
+        for _ in range(20):
+            connection.sendall(request)
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+            assert f"Content-Length: {len(body)}".encode() in head
+            assert json.loads(body)["event"] == {}

@@ -43,8 +43,8 @@ def _busy(service: Service, tmp_path: Path) -> list[psutil.Process]:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
 def test_no_process_is_left(how: signal.Signals, fresh: bool, tmp_path: Path) -> None:
     handlers = {"echo": "app.echo", "hang": "app.hang", "child": "app.child"}
-    with Service(handlers, timeout=600, fresh=fresh) as service:
-        processes = _busy(service, tmp_path)
+    with Service(handlers, timeout=600, fresh=fresh, log_dir=tmp_path / "logs") as service:
+        processes = [psutil.Process(service.process.pid), *_busy(service, tmp_path)]
         os.kill(service.process.pid, how)
         for process in processes:
             eventually(lambda process=process: gone(process), f"{process} is gone")  # type: ignore[misc]
