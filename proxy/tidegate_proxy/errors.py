@@ -99,6 +99,14 @@ class TargetUnavailableError(ProxyError):
     default_hint = "Check that the target server is running and that the proxy can reach it, then try again."
 
 
+class TargetTLSError(ProxyError):
+    """The target server has no TLS, or its certificate is not one that the configuration trusts."""
+
+    default_sqlstate = "08001"
+    default_message = "could not connect to the target server by TLS"
+    default_hint = 'Check "tls", "tls_ca" and "host" of this database in the proxy\'s configuration.'
+
+
 class TargetRefusedError(ProxyError):
     """The target server refused the login with an ErrorResponse of its own, which is kept as it came."""
 

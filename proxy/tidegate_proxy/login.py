@@ -37,9 +37,9 @@ async def login(proxy: Proxy, connection: socket.socket, *, over_limit: bool) ->
     """
     stream: Stream | None = None
     try:
-        async with asyncio.timeout(proxy.settings.client_login_timeout):
+        async with asyncio.timeout(proxy.settings.client_login_timeout) as deadline:
             stream = await open_stream(connection, proxy.tls, proxy.settings.client_login_timeout)
-            await _login(proxy, stream, over_limit=over_limit)
+            await _login(proxy, stream, deadline, over_limit=over_limit)
     except ProxyError as error:
         # Malformed packets and wrong passwords are what the internet sends all day.
         logger.log(
@@ -69,7 +69,7 @@ def _refuse(stream: Stream | None, error: ProxyError) -> None:
         stream.transport.close()
 
 
-async def _login(proxy: Proxy, stream: Stream, *, over_limit: bool) -> None:
+async def _login(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, *, over_limit: bool) -> None:
     packet = await read_first_packet(stream, proxy.tls, proxy.settings.client_login_timeout)
     if isinstance(packet, CancelRequest):
         await proxy.cancel(packet.pid, packet.key)
@@ -77,10 +77,10 @@ async def _login(proxy: Proxy, stream: Stream, *, over_limit: bool) -> None:
         return
     if over_limit:
         raise LimitError()
-    await _start_session(proxy, stream, packet)
+    await _start_session(proxy, stream, deadline, packet)
 
 
-async def _start_session(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None:
+async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, packet: StartupMessage) -> None:
     settings = proxy.settings
     if settings.client_tls == "require" and not stream.secure:
         raise AuthenticationError(
@@ -96,6 +96,8 @@ async def _start_session(proxy: Proxy, stream: Stream, packet: StartupMessage) -
         stream.write(encode.negotiate_protocol_version(packet.unsupported_protocol_options))
     await authenticate_client(stream, packet.user, proxy.verifiers.get(packet.user))
     pool = proxy.pool(packet.database, packet.user)
+    # From here on the client waits for us: `borrow_timeout` ends that, with an error that says why.
+    deadline.reschedule(asyncio.get_running_loop().time() + settings.borrow_timeout + settings.server_connect_timeout)
     session = packet.options | packet.parameters
     parameters = dict(await pool.reported_parameters(session))
     if stream.lost:

@@ -30,6 +30,8 @@ BACKLOG = 2048
 _ACCEPTS_AT_ONCE = 64
 _REFUSALS_AT_ONCE = 256
 _SWEEP = 1.0
+_FAREWELL = 5.0
+"""Seconds in which a client must take what it is told at the end."""
 
 
 class Proxy:
@@ -49,6 +51,8 @@ class Proxy:
         self.tls = _server_tls(settings)
         self._pools: dict[tuple[str, str], Pool] = {}
         self._clients: dict[int, ClientConnection] = {}
+        # Clients that are closed but have not taken all of what was sent, and since when.
+        self._leaving: dict[ClientConnection, float] = {}
         self._logins: set[asyncio.Task[None]] = set()
         self._listeners: list[socket.socket] = []
         self._draining = asyncio.Event()
@@ -186,6 +190,12 @@ class Proxy:
                 pool.sweep()
                 if pool.unused and not any(client.owner is pool for client in self._clients.values()):
                     del self._pools[key]
+            self._forget_the_deaf(asyncio.get_running_loop().time())
+
+    def _forget_the_deaf(self, now: float) -> None:
+        for client in [*self._clients.values()]:
+            if client.closing and now - self._leaving.setdefault(client, now) >= _FAREWELL:
+                client.transport.abort()
 
     # Clients
 
@@ -258,6 +268,7 @@ class Proxy:
 
     def _client_lost(self, client: ClientConnection) -> None:
         self._clients.pop(client.pid, None)
+        self._leaving.pop(client, None)
         if not self._clients:
             self._empty.set()
 

@@ -10,7 +10,7 @@ import asyncio
 from struct import Struct
 from typing import TYPE_CHECKING, Protocol, cast
 
-from tidegate_proxy.core.codes import FROM_CLIENT, OF_STATEMENT
+from tidegate_proxy.core.codes import FROM_CLIENT, MAX_SHORT_MESSAGE, OF_STATEMENT, SHORT
 from tidegate_proxy.core.statements import NAME_PREFIX, CloseToken, ParseToken, Statement, intern_statement
 from tidegate_proxy.core.suspect import suspicion
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ShutdownError
@@ -159,7 +159,8 @@ class ClientConnection(asyncio.Protocol):
             kind = data[pos]
             length = _length_at(data, pos + 1)[0]
             end = pos + 1 + length
-            if kind not in FROM_CLIENT or length < 4 or length > MAX_MESSAGE:
+            too_long = length > MAX_SHORT_MESSAGE and (length > MAX_MESSAGE or kind in SHORT)
+            if too_long or length < 4 or kind not in FROM_CLIENT:
                 self._send(server, out, data, start, pos)
                 self._bad_message(kind, length)
                 return
@@ -450,6 +451,16 @@ class ClientConnection(asyncio.Protocol):
     def finished(self) -> bool:
         """Whether the client needs its server connection no longer, once that has answered everything."""
         return not self.unsynced and self._skip == 0 and self.pin_reason is None
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether the rest of a message is still to come that the server has already begun to get."""
+        return self._skip > 0
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the client may be sending what is not read yet, because the server has to catch up first."""
+        return self._reading_paused != 0
 
     def server_detached(self) -> None:
         """The server connection went back to the pool."""

@@ -12,6 +12,12 @@ OF_STATEMENT: Final = ord("S")
 FROM_CLIENT: Final = frozenset(b"BCDEFHPQSXdcf")
 """Every message that a client may send once it is logged in."""
 
+SHORT: Final = frozenset(b"CDEHSXcf")
+"""Those that PostgreSQL allows only few bytes; for more it drops the connection, which here is everybody's."""
+
+MAX_SHORT_MESSAGE: Final = 10_000
+"""What a length word may say there (PQ_SMALL_MESSAGE_LIMIT in libpq.h)."""
+
 UNKNOWN: Final = 0
 FORWARDED: Final = 1
 READ: Final = 2

@@ -330,6 +330,11 @@ class ServerConnection(asyncio.Protocol):
             and not self.closing
         )
 
+    @property
+    def answering(self) -> bool:
+        """Whether the server has all it needs to answer. It may keep a ParseComplete to itself until a Sync."""
+        return any(isinstance(token, (int, InternalQuery)) and token != COPY_DONE for token in self.owed)
+
     def release_if_done(self) -> None:
         """Give the connection back to its pool if its client does not need it any longer."""
         client = self.client

@@ -67,7 +67,9 @@ async def open_stream(connection: socket.socket, tls: ServerTLS | None, handshak
     return stream
 
 
-async def read_first_packet(stream: Stream, tls: ServerTLS | None, handshake_timeout: float) -> StartupMessage | CancelRequest:
+async def read_first_packet(
+    stream: Stream, tls: ServerTLS | None, handshake_timeout: float
+) -> StartupMessage | CancelRequest:
     """Read what the client wants, after TLS if it asks for it; parameters as of `open_stream`.
 
     Raises: ClientProtocolError, ConnectionError, ssl.SSLError.

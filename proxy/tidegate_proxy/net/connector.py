@@ -8,7 +8,7 @@ import socket
 import ssl
 
 from tidegate_proxy.core.server import ServerConnection, ServerOwner
-from tidegate_proxy.errors import ProxyError, ServerProtocolError, TargetUnavailableError
+from tidegate_proxy.errors import ProxyError, ServerProtocolError, TargetTLSError, TargetUnavailableError
 from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.login_server import Welcome, login_server
@@ -52,8 +52,8 @@ class Connector:
     async def connect(self, owner: ServerOwner) -> tuple[ServerConnection, Welcome]:
         """Open a session.
 
-        Raises: TargetUnavailableError when the server can't be reached; TargetRefusedError with its own words;
-        AuthenticationError, ServerProtocolError.
+        Raises: TargetUnavailableError when the server can't be reached; TargetTLSError when it can't be trusted;
+        TargetRefusedError with its own words; AuthenticationError, ServerProtocolError.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -72,6 +72,10 @@ class Connector:
                     raise
         except TimeoutError as error:
             raise self._unavailable(f"no answer within {self._timeout:g} s") from error
+        except ssl.SSLCertVerificationError as error:
+            raise TargetTLSError(
+                f"the certificate of {self.target} is not trusted: {error.verify_message.rstrip('.')}"
+            ) from error
         except ssl.SSLError as error:
             raise self._unavailable(f"TLS failed: {error.reason or error}") from error
         except OSError as error:
@@ -118,7 +122,7 @@ class Connector:
         stream.write(encode.ssl_request())
         answer = await stream.read_exactly(1)
         if answer != b"S":
-            raise TargetUnavailableError(
+            raise TargetTLSError(
                 f"{self.target} does not speak TLS",
                 hint='Turn TLS on there, or set tls = "disable" for this database.',
             )

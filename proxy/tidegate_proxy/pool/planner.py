@@ -35,5 +35,5 @@ def idle_for_too_long(*, now: float, idle_since: float, idle_timeout: float) -> 
 
 def is_final(sqlstate: str) -> bool:
     """Whether a failed login to a server will fail again until somebody changes something: wrong password or no such
-    role (class 28), no such database (3D000), no permission (42501)."""
-    return sqlstate[:2] in ("28", "3D") or sqlstate == "42501"
+    role (class 28), no such database (3D000), no permission (42501), no TLS that can be trusted (08001)."""
+    return sqlstate[:2] in ("28", "3D") or sqlstate in ("42501", "08001")

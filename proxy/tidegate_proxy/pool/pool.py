@@ -337,7 +337,8 @@ class Pool:
             client = server.client
             if client is None or timeout <= 0:
                 continue
-            if client.heard or (server.owed and not server.copy_in):
+            working = server.answering and not server.copy_in and not client.mid_message
+            if client.heard or client.held_back or working:
                 client.heard = False
                 client.silent_since = now
             elif client.silent_since + timeout <= now and (server.status != IDLE or not client.finished):

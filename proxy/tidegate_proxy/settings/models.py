@@ -211,7 +211,8 @@ class Settings(_Model, frozen=True):
     many, an explicit value is an error and the default is lowered with a warning."""
 
     client_login_timeout: Seconds = 60
-    """How long a client may take from connecting to having logged in."""
+    """How long a client may take from connecting to having proved who it is. A first server connection may then
+    be waited for; that is limited by `borrow_timeout`."""
 
     drain_timeout: SecondsOrZero = 110
     """How long transactions may take to finish after SIGTERM; then their connections are closed (SQLSTATE
