@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -34,6 +35,11 @@ def cli() -> None:
     help="Repeatable.",
 )
 @click.option("--env", multiple=True, metavar="KEY=VALUE", help="Environment variable of every function. Repeatable.")
+@click.option(
+    "--env-json",
+    type=click.File(),
+    help="More of them, as a JSON object of strings; - is standard input. For secrets: arguments are public.",
+)
 @click.option("--timeout", type=float, default=3.0, show_default=True, help="Seconds per invocation.")
 @click.option("--memory", type=int, default=128, show_default=True, help="MB; only reported to the function.")
 @click.option(
@@ -63,6 +69,7 @@ def cli() -> None:
 def serve(
     functions: tuple[str, ...],
     env: tuple[str, ...],
+    env_json: IO[str] | None,
     timeout: float,
     memory: int,
     concurrency: int,
@@ -81,7 +88,7 @@ def serve(
         "concurrency": concurrency,
         "idle_timeout": idle_timeout,
         "init_timeout": init_timeout,
-        "environment": _variables(env),
+        "environment": _variables_from_json(env_json) | _variables(env),
     }
     parsed = [Function.parse(text, **limits) for text in functions]
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -132,6 +139,18 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
             # What follows a misplaced "=" may be a secret.
             raise ConfigurationError(f"--env {key!r} is not of the form KEY=VALUE")
         variables[key] = value
+    return variables
+
+
+def _variables_from_json(file: IO[str] | None) -> dict[str, str]:
+    if file is None:
+        return {}
+    try:
+        variables = json.load(file)
+    except ValueError:
+        variables = None
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        raise ConfigurationError(f"--env-json: {file.name} does not hold a JSON object of strings")
     return variables
 
 

@@ -57,8 +57,9 @@ class LambdaServiceProcess:
         arguments: list[str] = []
         for name, code in functions.items():
             arguments += ["--function", f"{name}={code}"]
-        for key, value in (env or {}).items():
-            arguments += ["--env", f"{key}={value}"]
+        # Not as arguments: a command line is there for every user of the machine to read.
+        arguments += ["--env-json", "-"]
+        self._env = json.dumps(dict(env or {})).encode()
         options = {
             "--timeout": timeout,
             "--memory": memory,
@@ -84,11 +85,14 @@ class LambdaServiceProcess:
         with tempfile.TemporaryFile() as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tidegate_load.lambda_service.cli", "serve", *self._arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,  # Ctrl-C in the terminal is handled by who started us, in order
             )
+            assert self._process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+                stdin.write(self._env)
             line = self._first_line()
             if not line.endswith(b"\n"):
                 self.close()

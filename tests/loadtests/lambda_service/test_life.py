@@ -80,6 +80,8 @@ def test_without_its_zygote_the_service_ends_with_an_error(tmp_path: Path) -> No
         (["--function", ECHO, "--concurrency", "-1"], "concurrency must be greater than 0"),
         (["--function", ECHO, "--concurrency", "1000000000"], "lower --concurrency"),
         (["--function", ECHO, "--env", "=hidden"], "--env '' is not of the form KEY=VALUE"),
+        (["--function", ECHO, "--env-json", "-"], "--env-json: <stdin> does not hold a JSON object of strings"),
+        (["--function", ECHO, "--env-json", "/nowhere"], "Invalid value for '--env-json'"),
         (["--function", ECHO, "--env", "AWS_REGION=x"], "AWS_REGION is Lambda's own"),
         (["--function", ECHO, "--port", "70000"], "Invalid value for '--port'"),
         (["--function", ECHO, "--log-dir", "/dev/null/logs"], "log-dir: cannot create /dev/null/logs/f"),
@@ -87,13 +89,20 @@ def test_without_its_zygote_the_service_ends_with_an_error(tmp_path: Path) -> No
 )
 def test_bad_input_is_one_line_and_status_2(arguments: list[str], message: str) -> None:
     command = [sys.executable, "-m", "tidegate_load.lambda_service.cli", "serve", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, input='{"TOKEN": ["hidden"]}', capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.startswith("tidegate-lambda: ")
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert "hidden" not in result.stderr
+
+
+def test_no_variable_of_a_function_is_on_a_command_line() -> None:
+    with Service({"describe": "app.describe"}, env={"TOKEN": "s3cret\nword"}) as service:
+        assert service.invoke("describe").payload["variables"]["TOKEN"] == "s3cret\nword"
+        processes = [psutil.Process(service.process.pid), *service.descendants()]
+        assert not any("s3cret" in " ".join(process.cmdline()) for process in processes)
 
 
 def test_a_port_in_use_is_named() -> None:
