@@ -154,7 +154,7 @@ def test_too_many_connections_until_the_deadline_is_a_deadline_error_that_says_w
         for _ in range(4):
             stack.enter_context(psycopg.connect(**own_postgres.parameters(user="orders", password="right")))
         db = stack.enter_context(connected(own_database(own_postgres)))
-        with pytest.raises(tidegate.DeadlineExceeded, match="FATAL") as caught, db.invocation(Context(1.5)):
+        with pytest.raises(tidegate.DeadlineExceeded, match="FATAL") as caught, db.invocation(Context(4.0)):
             backend_of(db)
         assert isinstance(caught.value.__cause__, psycopg.OperationalError)
         assert caught.value.__cause__.sqlstate == "53300"
