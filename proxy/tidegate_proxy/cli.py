@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from pathlib import Path
 
 import click
@@ -97,6 +98,8 @@ def _run(settings: Settings) -> None:
 
     async def run() -> None:
         await Proxy(settings).serve()
+        # All is done: one more signal must not make a failure of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

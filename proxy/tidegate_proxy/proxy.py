@@ -64,25 +64,22 @@ class Proxy:
     async def serve(self) -> None:
         """Listen until SIGTERM or SIGINT, then drain; a second signal cuts the drain short.
 
+        The signals stay caught afterwards: the process is expected to end.
         Raises: ConfigurationError when the address can't be listened on, or a target can't be reached.
         """
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
+        if self.settings.check_targets:
+            await self._check_targets()
+        self.listen()
+        sweeper = loop.create_task(self._sweep())
         try:
-            if self.settings.check_targets:
-                await self._check_targets()
-            self.listen()
-            sweeper = loop.create_task(self._sweep())
-            try:
-                await self._draining.wait()
-                await self._drain()
-            finally:
-                sweeper.cancel()
-                await self.close()
+            await self._draining.wait()
+            await self._drain()
         finally:
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(signum)
+            sweeper.cancel()
+            await self.close()
 
     def listen(self) -> None:
         """Begin to accept clients. Raises: ConfigurationError."""

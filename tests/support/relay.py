@@ -76,6 +76,7 @@ class Relay:
         self.bytes_to_client = 0
         self.accepted = 0
         self._mode = _Mode.FORWARD
+        self._sizes: Callable[[], int] = lambda: CHUNK
         self._trap: _Trap | None = None
         self._pairs: list[_Pair] = []
         self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
@@ -115,6 +116,10 @@ class Relay:
     def resume(self) -> None:
         """Forward again. Connections that lost bytes in the black hole are reset."""
         self._do(lambda: self._set_mode(_Mode.FORWARD))
+
+    def split(self, sizes: Callable[[], int]) -> None:
+        """Forward in pieces of at most so many bytes; `sizes` is called for each piece, on the relay's thread."""
+        self._do(lambda: setattr(self, "_sizes", sizes))
 
     def reset_at(self, pattern: bytes, *, after_answer: bool) -> None:
         """Reset the next connection on which the client sends `pattern` (which TLS would hide), once.
@@ -249,7 +254,7 @@ class Relay:
             self._end(pair, reset=True)
 
     def _read(self, pair: _Pair, side: _Side) -> None:
-        data = side.sock.recv(CHUNK)
+        data = side.sock.recv(self._sizes())
         if not data:
             side.ended = True
             return
