@@ -93,7 +93,7 @@ class ServerConnection(asyncio.Protocol):
         self._skip = 0
         self._internal = False
         self._copy_syncs_dropped = False
-        # The server may owe one ReadyForQuery more than `owed` says; settled by `_settle` before anyone else is served.
+        # The server may owe one ReadyForQuery more than `owed` says; settled by `settle` before anyone else is served.
         self.uncertain = False
         # 0: no; 1: our empty query is sent; 2: it is answered, and its ReadyForQuery comes next.
         self._settling = 0
@@ -304,14 +304,15 @@ class ServerConnection(asyncio.Protocol):
                 waiter.set_result(None)
         self._waiters.clear()
         if self.uncertain and self.client is not None and not self.client.unsynced:
-            self._settle(self.client)
+            self.settle()
         else:
             self.release_if_done()
 
-    def _settle(self, client: ClientConnection) -> None:
+    def settle(self) -> None:
         """Ask an empty query: whatever comes before its answer belongs to the client, and after it nothing is owed."""
         self._settling = 1
-        client.block()
+        if self.client is not None:
+            self.client.block()
         self.owed.append(QUERY)
         self.transport.write(encode.query(b""))
 

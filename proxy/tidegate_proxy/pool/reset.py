@@ -6,7 +6,10 @@ from collections.abc import Awaitable, Callable
 
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.protocol import encode
-from tidegate_proxy.protocol.wire import COPY_DONE, IDLE, SYNC
+from tidegate_proxy.protocol.wire import COPY_DONE, EXECUTE, IDLE, SYNC
+
+_FAILING_EXECUTE = encode.message(EXECUTE, encode.cstring("of a client that is gone") + bytes(4))
+"""Execute of a portal that does not exist: an error, or skipped after one; the transaction fails in either case."""
 
 
 async def reset(
@@ -34,13 +37,15 @@ async def reset(
         server.owed.append(COPY_DONE)
         unsynced = unsynced or SYNC in server.owed
     if unsynced:
-        server.transport.write(encode.sync())
+        # A bare Sync would commit what the client never meant to be committed yet.
+        server.transport.write(_FAILING_EXECUTE + encode.sync())
         server.owed.append(SYNC)
     if server.owed:
         await cancel(server)
         await server.all_answered()
     if server.uncertain:
-        return False
+        server.settle()
+        await server.all_answered()
     if server.status != IDLE:
         await server.run("ROLLBACK")
     if pinned:
