@@ -1,0 +1,1 @@
+"""The spike: hundreds of invocations at once against one PostgreSQL, recorded, judged and drawn."""
