@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__
 from tidegate_proxy.core.client import ClientConnection
+from tidegate_proxy.core.session import Session
 from tidegate_proxy.errors import (
     AuthenticationError,
     ClientProtocolError,
@@ -98,14 +99,22 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     pool = proxy.pool(packet.database, packet.user)
     # From here on the client waits for us: `borrow_timeout` ends that, with an error that says why.
     deadline.reschedule(asyncio.get_running_loop().time() + settings.borrow_timeout + settings.server_connect_timeout)
-    session = packet.options | packet.parameters
+    session = {name.lower(): value for name, value in (packet.options | packet.parameters).items()}
     parameters = dict(await pool.reported_parameters(session))
     if stream.lost:
         raise ConnectionResetError("the connection was closed")
     parameters[b"tidegate.version"] = __version__.encode()
-    parameters[b"tidegate.pool_mode"] = b"transaction"
+    mode = settings.pool_mode_of(packet.database, packet.user)
+    parameters[b"tidegate.pool_mode"] = mode.encode()
     pid, key = proxy.new_cancel_key()
-    client = ClientConnection(pool, pid, key, session)
+    client = ClientConnection(
+        pool,
+        pid,
+        key,
+        Session(session, always_ask=settings.session_check == "always" and mode != "session"),
+        keeps_server=mode == "session",
+        single_statements=mode == "statement",
+    )
     proxy.add_client(client)
     stream.write(greeting(parameters, pid, key))
     stream.hand_over(client)

@@ -247,6 +247,7 @@ class Proxy:
                     timeout=self.settings.server_connect_timeout,
                 ),
                 client_lost=self._client_lost,
+                defaults_changed=self._defaults_changed,
             )
             self._pools[database, user] = pool
         return pool
@@ -268,6 +269,11 @@ class Proxy:
         self._leaving.pop(client, None)
         if not self._clients:
             self._empty.set()
+
+    def _defaults_changed(self) -> None:
+        # Which sessions a default concerns, only the server knows.
+        for pool in self._pools.values():
+            pool.renew()
 
     async def cancel(self, pid: int, key: bytes) -> None:
         """Do what a CancelRequest asks, if its key is right; nobody is told whether it was."""

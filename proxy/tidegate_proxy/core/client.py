@@ -7,12 +7,22 @@ message becomes (a prepared statement's name, say) depends on the connection tha
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tidegate_proxy.core.codes import FROM_CLIENT, MAX_SHORT_MESSAGE, OF_STATEMENT, SHORT
-from tidegate_proxy.core.statements import NAME_PREFIX, CloseToken, ParseToken, Statement, intern_statement
-from tidegate_proxy.core.suspect import suspicion
+from tidegate_proxy.core.session import Session
+from tidegate_proxy.core.statements import (
+    NAME_PREFIX,
+    CloseToken,
+    InternalQuery,
+    ParseToken,
+    Statement,
+    intern_statement,
+)
+from tidegate_proxy.core.suspect import ANYTHING, LIBRARY, LONG, SEQUENCE, Suspicion, examine, examine_part, is_suspect
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ShutdownError
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.wire import (
@@ -33,6 +43,7 @@ from tidegate_proxy.protocol.wire import (
 )
 
 if TYPE_CHECKING:
+    from tidegate_proxy.core.check import Check
     from tidegate_proxy.core.server import ServerConnection
 
 _length_at = Struct(">I").unpack_from
@@ -41,15 +52,37 @@ _pack_length = Struct(">I").pack
 HOLD_LIMIT = 1 << 16
 """Bytes that are held for one client while it waits for a server connection or for the rest of a message."""
 
+CARRY_LIMIT = 1 << 20
+"""Length of a message that names a statement, and of a statement that is carried from server to server."""
+
 MAX_MESSAGE = (1 << 30) - 1
 """PostgreSQL's own limit on a message's length (MaxAllocSize)."""
 
 _READY_IDLE = encode.ready_for_query(IDLE)
+_NAMES_STATEMENT = frozenset({PARSE, BIND, DESCRIBE, CLOSE})
+_ENDS_COPY = frozenset({COPY_DONE, COPY_FAIL})
+# Bytes of a long statement that are looked at again together with its next part.
+_OVERLAP = 128
+_BY_NAME = re.compile(
+    rb"\A\s*(?P<verb>DEALLOCATE(?:\s+PREPARE)?|EXECUTE)\s+"
+    rb'(?P<any>"(?P<quoted>(?:[^"]|"")+)"|(?P<name>[a-z_]\w*))',
+    re.IGNORECASE,
+)
+# Object ids of lo_open, lo_close, loread, lowrite, lo_lseek, lo_creat, lo_create, lo_tell, lo_unlink, lo_truncate and the
+# 64-bit lo_lseek, lo_tell, lo_truncate (pg_proc.dat): what libpq calls by FunctionCall.
+_LARGE_OBJECT_FUNCTIONS = frozenset(
+    number.to_bytes(4, "big") for number in (952, 953, 954, 955, 956, 957, 715, 958, 964, 1004, 3170, 3171, 3172)
+)
 _EMPTY_STATEMENT = b"\0\0\0"
-_CLOSE_NOTHING = encode.close_statement(NAME_PREFIX + b"none")
+_NOBODYS = NAME_PREFIX + b"none"
+_CLOSE_NOTHING = encode.close_statement(_NOBODYS)
 
 # Why a client is not read from: bits of one number.
 _HOLDS_ENOUGH, _SERVER_FULL = 1, 2
+
+
+def _nothing(_: InternalQuery) -> None:
+    pass
 
 
 def _parse_message(name: bytes, body: bytes) -> bytes:
@@ -72,13 +105,25 @@ class ClientOwner(Protocol):
         """The client vanished while it held the server connection."""
 
     def pinned(self, client: ClientConnection, reason: str) -> None:
-        """The client keeps its server connection from now on."""
+        """The client keeps its server connection, for this reason too."""
+
+    def unpinned(self, client: ClientConnection) -> None:
+        """Nothing keeps the client on its server connection any longer."""
+
+    def sequences_are_read(self, client: ClientConnection) -> None:
+        """The client uses currval or lastval."""
+
+    def defaults_changed(self) -> None:
+        """Parameters of a role or a database were changed for sessions to come."""
 
     def client_lost(self, client: ClientConnection) -> None:
         """The client's connection has ended."""
 
     async def cancel(self, client: ClientConnection) -> None:
         """Do what a CancelRequest for this client asks."""
+
+    def schema_changed(self) -> None:
+        """Something was altered or dropped: prepared statements may have plans that are out of date."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -87,19 +132,31 @@ class ClientConnection(asyncio.Protocol):
     Parameters
     - `owner`: its pool.
     - `pid`, `key`: what the client was told as its cancel key.
-    - `session`: session parameters that the client asked for when it logged in, name to value.
+    - `session`: what the client carries with it.
+    - `keeps_server`: session pooling, the server connection is the client's until it goes.
+    - `single_statements`: statement pooling, no transaction may stay open after a request.
     """
 
-    def __init__(self, owner: ClientOwner, pid: int, key: bytes, session: dict[str, str]) -> None:
+    def __init__(
+        self,
+        owner: ClientOwner,
+        pid: int,
+        key: bytes,
+        session: Session,
+        *,
+        keeps_server: bool = False,
+        single_statements: bool = False,
+    ) -> None:
         self.owner = owner
         self.pid = pid
         self.key = key
         self.session = session
+        self.keeps_server = keeps_server
+        self.single_statements = single_statements
         self.transport = cast(asyncio.Transport, None)
         self.server: ServerConnection | None = None
         # Extended-protocol messages were sent since the last Sync.
         self.unsynced = False
-        self.pin_reason: str | None = None
         # The client takes less than the server sends.
         self.write_blocked = False
         # Something was received since the last sweep.
@@ -107,13 +164,23 @@ class ClientConnection(asyncio.Protocol):
         # Event-loop time of the last sweep that found something received.
         self.silent_since = 0.0
         self.waiting = False
+        # The client has said goodbye.
+        self.terminated = False
         self.closing = False
         self._statements: dict[bytes, Statement] = {}
         self._unnamed: bytes | None = None
+        self._unnamed_suspicion: Suspicion | None = None
         self._unnamed_there = False
-        self._draining = False
+        # The end of what was scanned of a long statement whose rest is still to come.
+        self._scanned: bytes | None = None
+        self._defaults_changed = False
+        # It dropped or altered something in the transaction under way: plans may be out of date.
+        self.changed_schema = False
+        self.draining = False
         self._blocked = False
-        self._held = b""
+        # What was received and not read yet, and the size from which on that is worth another try.
+        self._held = bytearray()
+        self._needed = 0
         self._skip = 0
         self._reading_paused = 0
         # An error was answered in the midst of an extended request: the rest of it is dropped up to its Sync.
@@ -131,17 +198,28 @@ class ClientConnection(asyncio.Protocol):
         """Take one chunk; called by the transport."""
         self.heard = True
         if self._held:
-            data = self._held + data
-            self._held = b""
+            self._held += data
+            if len(self._held) < self._needed:
+                return
+            data = bytes(self._held)
+            self._held.clear()
+            self._needed = 0
         if self.waiting or self._blocked:
             self._hold(data)
         else:
             self._process(data)
 
     def _hold(self, data: bytes) -> None:
-        self._held = data
+        self._held += data
         if len(data) >= HOLD_LIMIT:
             self._pause_reading(_HOLDS_ENOUGH)
+
+    def _take_held(self) -> bytes:
+        held = bytes(self._held)
+        self._held.clear()
+        self._needed = 0
+        self._resume_reading(_HOLDS_ENOUGH)
+        return held
 
     def _process(self, data: bytes, prefix: bytes = b"") -> None:
         """Walk the messages and send them on; `prefix` goes ahead of them."""
@@ -150,9 +228,12 @@ class ClientConnection(asyncio.Protocol):
         pos = start = 0
         out = [prefix] if prefix else []
         server = self.server
+        was_mid_message = self._skip > 0
         if self._skip:
             pos = min(self._skip, size)
             self._skip -= pos
+            if self._scanned is not None and server is not None:
+                self._scan_on(data[:pos])
             if server is None:
                 start = pos
         while size - pos >= 5:
@@ -197,12 +278,21 @@ class ClientConnection(asyncio.Protocol):
             if kind == QUERY:
                 if end > size and size - pos < HOLD_LIMIT:
                     break
-                if self.pin_reason is None:
-                    reason = suspicion(data[pos + 5 : end]) if end <= size else "long statement"
-                    if reason is not None:
-                        self._pin(reason)
-                server.owed.append(QUERY)
+                text = data[pos + 5 : end - 1] if end <= size else data[pos + 5 :]
                 self._unnamed = None
+                server.request += 1
+                # If the request before it fails, PostgreSQL answers none of this until a Sync.
+                server.uncertain = server.uncertain or self.unsynced
+                if self.keeps_server or not is_suspect(text):
+                    server.owed.append(QUERY)
+                elif end > size:
+                    self._suspect_part(text)
+                    server.owed.append(QUERY)
+                else:
+                    out.append(data[start:pos])
+                    self._suspect_query(server, data[pos:end], text, out)
+                    start = end
+                self._scanned = text[-_OVERLAP:] if end > size else None
                 self.unsynced = False
             elif kind == SYNC:
                 if end > size:
@@ -211,9 +301,11 @@ class ClientConnection(asyncio.Protocol):
                     server.sync_ignored()
                 else:
                     server.owed.append(SYNC)
+                server.request += 1
                 self.unsynced = False
-            elif kind == PARSE or kind == BIND or kind == DESCRIBE or kind == CLOSE:
-                if end > size and size - pos < HOLD_LIMIT:
+            elif kind in _NAMES_STATEMENT:
+                if end > size and length <= CARRY_LIMIT:
+                    self._needed = end - pos
                     break
                 limit = min(end, size)
                 try:
@@ -231,11 +323,17 @@ class ClientConnection(asyncio.Protocol):
                 self.unsynced = True
             elif kind == FUNCTION_CALL:
                 server.owed.append(FUNCTION_CALL)
+                server.request += 1
+                server.uncertain = server.uncertain or self.unsynced
+                if data[pos + 5 : pos + 9] not in _LARGE_OBJECT_FUNCTIONS:
+                    self._suspect(ANYTHING)
                 self.unsynced = False
-            elif kind == COPY_DONE or kind == COPY_FAIL:
+            elif kind in _ENDS_COPY:
                 server.owed.append(COPY_DONE)
             elif kind == TERMINATE:
+                # PostgreSQL finishes what was sent before it.
                 self._send(server, out, data, start, pos)
+                self.terminated = True
                 self.close()
                 return
             if end > size:
@@ -245,17 +343,19 @@ class ClientConnection(asyncio.Protocol):
             pos = end
         self._send(server, out, data, start, pos)
         if pos < size:
-            self._hold(data[pos:])
+            self._held += data[pos:]
+        if was_mid_message and not self._skip and server is not None and server is self.server:
+            # The answer to everything may have come before the end of the last message: data of a copy that failed.
+            server.look_again()
 
     def _send(self, server: ServerConnection | None, out: list[bytes], data: bytes, start: int, pos: int) -> None:
-        if start < pos:
-            if not out:
-                if server is not None:
-                    server.transport.write(data if start == 0 and pos == len(data) else data[start:pos])
-                return
+        if server is None:
+            return
+        if out:
             out.append(data[start:pos])
-        if out and server is not None:
             server.transport.write(b"".join(out))
+        elif start < pos:
+            server.transport.write(data if start == 0 and pos == len(data) else data[start:pos])
 
     def _pass_over(self, end: int, size: int) -> int:
         if end > size:
@@ -292,21 +392,34 @@ class ClientConnection(asyncio.Protocol):
             raise ClientProtocolError("invalid string in message")
         if kind != BIND and data[body] != OF_STATEMENT:
             if kind == CLOSE:
-                server.owed.append(CloseToken(b"", None))
+                server.owed.append(CloseToken())
             return None
         name = data[name_at:name_end]
         if kind == CLOSE:
             return self._close_statement(server, name)
         if not name:
-            if self._unnamed_there or self._unnamed is None:
+            if kind == BIND and self._unnamed_suspicion is not None:
+                self._suspect(self._unnamed_suspicion)
+            if self._unnamed_there:
                 return None
+            if self._unnamed is None:
+                # There may be somebody else's.
+                return (
+                    data[pos : pos + 1],
+                    _pack_length(end - pos - 1 + len(_NOBODYS)),
+                    data[body:name_at],
+                    _NOBODYS,
+                    data[name_end:limit],
+                )
             # The unnamed statement of an earlier transaction, on another server connection.
             self._unnamed_there = True
-            server.owed.append(ParseToken(None, None, True))
+            server.owed.append(ParseToken(swallow=True))
             return (_parse_message(b"", self._unnamed), data[pos:limit])
         statement = self._statements.get(name)
         if statement is None:
             return None
+        if kind == BIND and statement.suspicion is not None:
+            self._suspect(statement.suspicion)
         renamed = statement.name
         message = (
             data[pos : pos + 1],
@@ -315,13 +428,9 @@ class ClientConnection(asyncio.Protocol):
             renamed,
             data[name_end:limit],
         )
-        prepared = server.prepared
-        known = prepared.pop(renamed, None) is not None
-        prepared[renamed] = statement
-        if known:
-            return message
-        server.owed.append(ParseToken(statement, None, True))
-        return (_parse_message(renamed, statement.body), *message)
+        before: list[bytes] = []
+        self._provide(server, statement, before)
+        return (*before, *message)
 
     def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> tuple[bytes, ...] | None:
         name_end = data.find(0, pos + 5, limit)
@@ -331,58 +440,89 @@ class ClientConnection(asyncio.Protocol):
         name = data[pos + 5 : name_end]
         if end > limit:
             # Too long to be carried from server to server: it goes as it is, and the client stays with it.
-            self._pin("long statement")
-            server.owed.append(ParseToken(None, None, False))
+            self._suspect(Suspicion(pins=frozenset({LONG})))
+            server.owed.append(ParseToken())
             if name:
                 server.stray_names.append(name)
             else:
                 self._unnamed = None
             return None
-        if self.pin_reason is None:
-            reason = suspicion(data[name_end + 1 : sql_end])
-            if reason is not None:
-                self._pin(reason)
         body = data[name_end + 1 : end]
+        text = data[name_end + 1 : sql_end]
+        suspicion = None
+        if is_suspect(text) and not self.keeps_server:
+            suspicion = examine(text, self._standard_strings(server, text))
+        before = b""
+        if suspicion is not None and suspicion.reads_sequence:
+            before = self._forget_other_sequences(server)
         if not name:
+            server.owed.append(ParseToken(undo=self._unnamed_restorer()))
             self._unnamed = body
+            self._unnamed_suspicion = suspicion
             self._unnamed_there = True
-            server.owed.append(ParseToken(None, None, False))
-            return None
+            return (before, data[pos:end]) if before else None
         if name in self._statements:
             # The server itself shall say that the name is taken, under the name that the client knows.
-            server.owed.append(ParseToken(None, None, True))
-            server.owed.append(ParseToken(None, None, False))
+            server.owed.append(ParseToken(swallow=True))
+            server.owed.append(ParseToken())
             server.stray_names.append(name)
             taken = _parse_message(name, _EMPTY_STATEMENT)
-            return (taken, taken)
-        statement = intern_statement(body)
+            return (before, taken, taken)
+        statement = intern_statement(body, self.session.context, suspicion)
         self._statements[name] = statement
-        if statement.name in server.prepared:
+
+        def undo() -> None:
+            self._statements.pop(name, None)
+
+        if statement.name in server.prepared and not self._is_doubtful(server, statement):
             # An empty statement draws the same ParseComplete and costs the server next to nothing.
             self._unnamed_there = False
-            server.owed.append(ParseToken(None, name, False))
-            return (_parse_message(b"", _EMPTY_STATEMENT),)
+            server.owed.append(ParseToken(undo=undo))
+            return (before, _parse_message(b"", _EMPTY_STATEMENT))
+        out = [before]
+        self._parse_on(server, statement, out, ParseToken(statement, undo=undo))
+        return tuple(out)
+
+    def _is_doubtful(self, server: ServerConnection, statement: Statement) -> bool:
+        """Whether the statement's Parse belongs to an earlier request, which may fail without this one's failing."""
+        return server.unconfirmed.get(statement.name, server.request) != server.request
+
+    def _parse_on(self, server: ServerConnection, statement: Statement, out: list[bytes], token: ParseToken) -> None:
+        if statement.name in server.prepared:
+            server.owed.append(CloseToken(swallow=True))
+            out.append(encode.close_statement(statement.name))
+        server.owed.append(token)
+        server.unconfirmed[statement.name] = server.request
         server.prepared[statement.name] = statement
-        server.owed.append(ParseToken(statement, name, False))
-        return (_parse_message(statement.name, body),)
+        out.append(_parse_message(statement.name, statement.body))
+
+    def _unnamed_restorer(self) -> Callable[[], None]:
+        body, suspicion = self._unnamed, self._unnamed_suspicion
+
+        def restore() -> None:
+            self._unnamed, self._unnamed_suspicion, self._unnamed_there = body, suspicion, False
+
+        return restore
 
     def _close_statement(self, server: ServerConnection, name: bytes) -> tuple[bytes, ...] | None:
         statement = self._statements.pop(name, None) if name else None
-        server.owed.append(CloseToken(name, statement))
-        if not name:
-            self._unnamed = None
         if statement is None:
+            server.owed.append(CloseToken(undo=None if name else self._unnamed_restorer()))
+            if not name:
+                self._unnamed = None
             return None
+        kept = statement
+
+        def undo() -> None:
+            self._statements[name] = kept
+
+        server.owed.append(CloseToken(undo=undo))
         # It stays prepared on the server, for others and for later: closing what does not exist answers the same.
         return (_CLOSE_NOTHING,)
 
-    def parse_failed(self, name: bytes) -> None:
-        """A Parse of this client's was refused or skipped: the name does not exist."""
+    def forget_statement(self, name: bytes) -> None:
+        """It was deallocated by SQL."""
         self._statements.pop(name, None)
-
-    def close_skipped(self, name: bytes, statement: Statement) -> None:
-        """A Close was skipped after an error: the name still exists."""
-        self._statements.setdefault(name, statement)
 
     def forget_statements(self) -> None:
         """DEALLOCATE ALL or DISCARD ALL was run."""
@@ -409,8 +549,7 @@ class ClientConnection(asyncio.Protocol):
     def borrow_failed(self, error: ProxyError) -> None:
         """The wait was in vain: the request is answered with `error`, and the client may go on. Called by the pool."""
         self.waiting = False
-        held, self._held = self._held, b""
-        self._resume_reading(_HOLDS_ENOUGH)
+        held = self._take_held()
         self._refuse(held, error)
 
     def cancel_wait(self, error: ProxyError) -> None:
@@ -432,8 +571,7 @@ class ClientConnection(asyncio.Protocol):
             self._process(data)
 
     def _proceed(self, prefix: bytes = b"") -> None:
-        held, self._held = self._held, b""
-        self._resume_reading(_HOLDS_ENOUGH)
+        held = self._take_held()
         if held or prefix:
             self._process(held, prefix)
 
@@ -450,7 +588,7 @@ class ClientConnection(asyncio.Protocol):
     @property
     def finished(self) -> bool:
         """Whether the client needs its server connection no longer, once that has answered everything."""
-        return not self.unsynced and self._skip == 0 and self.pin_reason is None
+        return not self.unsynced and self._skip == 0 and not self.session.pins and not self.keeps_server
 
     @property
     def mid_message(self) -> bool:
@@ -466,13 +604,122 @@ class ClientConnection(asyncio.Protocol):
         """The server connection went back to the pool."""
         self.server = None
         self._resume_reading(_SERVER_FULL)
-        if self._draining:
+        if self.draining:
             self.shut_down()
 
-    def _pin(self, reason: str) -> None:
-        if self.pin_reason is None:
-            self.pin_reason = reason
+    # Session state
+
+    def _standard_strings(self, server: ServerConnection, text: bytes) -> bool:
+        return b"\\" not in text or server.reported.get(b"standard_conforming_strings") != b"off"
+
+    def _examine(self, server: ServerConnection, text: bytes) -> Suspicion | None:
+        suspicion = examine(text, self._standard_strings(server, text))
+        if suspicion is not None:
+            self._suspect(suspicion)
+        return suspicion
+
+    def _suspect(self, suspicion: Suspicion) -> None:
+        if self.keeps_server:
+            return
+        for reason in self.session.note(suspicion):
             self.owner.pinned(self, reason)
+            if reason == LIBRARY and self.server is not None:
+                self.server.tainted = True
+        if suspicion.defaults:
+            self._defaults_changed = True
+
+    def _suspect_part(self, text: bytes) -> None:
+        suspicion = examine_part(text)
+        if suspicion is not None:
+            self._suspect(suspicion)
+
+    def _scan_on(self, chunk: bytes) -> None:
+        """Look at the rest of a statement that is too long to be looked at as a whole."""
+        window = (self._scanned or b"") + chunk
+        if is_suspect(window):
+            self._suspect_part(window)
+        self._scanned = window[-_OVERLAP:] if self._skip else None
+
+    def _suspect_query(self, server: ServerConnection, message: bytes, text: bytes, out: list[bytes]) -> None:
+        """A whole Query whose text looks as if it might change the session; appends what is sent to `out`."""
+        suspicion = self._examine(server, text)
+        # Nothing of the client's is before it, neither answered yet nor in a transaction.
+        first = server.status == IDLE and not self.unsynced and server.owes_nothing_to_client
+        if suspicion is not None and suspicion.reads_sequence:
+            out.append(self._forget_other_sequences(server))
+        found = _BY_NAME.match(text)
+        if found is not None:
+            message = self._by_server_name(server, text, found, out) or message
+        server.owed.append(QUERY)
+        out.append(message)
+        if suspicion is not None and suspicion.sure_end and first:
+            # It ends its own transaction, so asking in the same breath spares a round trip.
+            check = self.session.next_check(server.applied, in_advance=True)
+            if check is not None:
+                server.ask(self, check)
+                out.append(encode.query(check.sql()))
+
+    def _by_server_name(
+        self, server: ServerConnection, text: bytes, found: re.Match[bytes], out: list[bytes]
+    ) -> bytes | None:
+        """DEALLOCATE and EXECUTE in SQL know protocol-level statements by the client's name: give the server's."""
+        name = found["quoted"].replace(b'""', b'"') if found["quoted"] is not None else found["name"].lower()
+        statement = self._statements.get(name)
+        if statement is None:
+            return None
+        if found["verb"][:1] in b"dD":
+            server.deallocating.append((name, statement))
+        self._provide(server, statement, out)
+        return encode.query(text[: found.start("any")] + statement.name + text[found.end("any") :])
+
+    def _provide(self, server: ServerConnection, statement: Statement, out: list[bytes]) -> None:
+        """Prepare a statement on the server unless it is there, and mark it as used."""
+        if statement.name in server.prepared and not self._is_doubtful(server, statement):
+            del server.prepared[statement.name]
+            server.prepared[statement.name] = statement
+        else:
+            self._parse_on(server, statement, out, ParseToken(statement, swallow=True))
+
+    def _forget_other_sequences(self, server: ServerConnection) -> bytes:
+        """currval and lastval must not tell what another client's nextval returned."""
+        self.owner.sequences_are_read(self)
+        if (
+            SEQUENCE in self.session.pins
+            or server.last_client in (0, self.pid)
+            or server.status != IDLE
+            or self.unsynced
+            or not server.owes_nothing_to_client
+        ):
+            return b""
+        server.begin_internal(_nothing)
+        return encode.query("DISCARD SEQUENCES")
+
+    def next_check(self, *, something_ran: bool) -> Check | None:
+        """What the server should be asked about the session now that no transaction is open, or None."""
+        if self.keeps_server or self.server is None:
+            return None
+        if self._defaults_changed:
+            self._defaults_changed = False
+            self.owner.defaults_changed()
+        if self.changed_schema:
+            self.changed_schema = False
+            self.owner.schema_changed()
+        if something_ran:
+            self.session.something_ran()
+        return self.session.next_check(self.server.applied)
+
+    def checked(self, server: ServerConnection, check: Check, query: InternalQuery) -> None:
+        """The server's answer."""
+        before = set(self.session.pins)
+        server.applied = self.session.answered(check, query, server.applied)
+        for reason in self.session.pins - before:
+            self.owner.pinned(self, reason)
+        if before and not self.session.pins:
+            self.owner.unpinned(self)
+
+    def sequences_forgotten(self) -> None:
+        """DISCARD ALL or DISCARD SEQUENCES was run."""
+        self.session.sequences_forgotten()
 
     def server_lost(self, error: ProxyError, requests: int, *, in_transaction: bool, mid_message: bool) -> None:
         """The server connection broke; `requests` were not answered. The client stays, if it can go on at all.
@@ -487,7 +734,7 @@ class ClientConnection(asyncio.Protocol):
         if mid_message:
             self.transport.abort()
             return
-        if self.pin_reason is not None or self._draining:
+        if self.session.pins or self.keeps_server or self.draining:
             self.fail(error)
             return
         answer = encode.error_response(error, fatal=False)
@@ -496,8 +743,7 @@ class ClientConnection(asyncio.Protocol):
         if self.unsynced:
             self.unsynced = False
             self._discarding = True
-            if not requests:
-                self.deliver(answer)
+            self.deliver(answer)
         elif in_transaction and not requests:
             self._doom = error
         self._proceed()
@@ -542,9 +788,16 @@ class ClientConnection(asyncio.Protocol):
 
     def fail(self, error: ProxyError) -> None:
         """Tell the client why, and close."""
-        if not self.closing:
-            self.deliver(encode.error_response(error, fatal=True))
-            self.close()
+        if self.closing:
+            return
+        if self.server is not None and self.server.mid_message:
+            # Whatever is written now would be taken for a part of a row.
+            self.transport.abort()
+            self.closing = True
+            self._let_go()
+            return
+        self.deliver(encode.error_response(error, fatal=True))
+        self.close()
 
     def close(self) -> None:
         """Close once everything has been sent to the client."""
@@ -554,9 +807,13 @@ class ClientConnection(asyncio.Protocol):
 
     def shut_down(self) -> None:
         """Close with 57P01 as soon as no transaction is under way."""
-        self._draining = True
-        if self.server is None and not self.waiting:
-            self.end()
+        self.draining = True
+        server = self.server
+        if server is None:
+            if not self.waiting:
+                self.end()
+        elif server.status == IDLE and not server.owed and not self.unsynced and not self.mid_message:
+            self.end()  # pinned, but idle
 
     def end(self) -> None:
         """Close with 57P01 now, whatever is under way."""

@@ -7,6 +7,7 @@ state are read. `owed` is the queue of what the server has yet to answer, in ord
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from tidegate_proxy.core.codes import FORWARDED, FROM_SERVER, UNKNOWN
 from tidegate_proxy.core.statements import CloseToken, InternalQuery, ParseToken, Statement
-from tidegate_proxy.errors import ProxyError, ServerProtocolError, TargetUnavailableError
+from tidegate_proxy.errors import ClientProtocolError, ProxyError, ServerProtocolError, TargetUnavailableError
 from tidegate_proxy.protocol import decode, encode
 from tidegate_proxy.protocol.rows import parse_data_row
 from tidegate_proxy.protocol.wire import (
@@ -23,25 +24,38 @@ from tidegate_proxy.protocol.wire import (
     COPY_DONE,
     COPY_IN_RESPONSE,
     DATA_ROW,
-    EMPTY_QUERY_RESPONSE,
     ERROR_RESPONSE,
     IDLE,
     PARAMETER_STATUS,
     PARSE_COMPLETE,
     QUERY,
     READY_FOR_QUERY,
+    ROW_DESCRIPTION,
     SYNC,
 )
 
 if TYPE_CHECKING:
+    from tidegate_proxy.core.check import Check
     from tidegate_proxy.core.client import ClientConnection
 
 _length_at = Struct(">I").unpack_from
+
+# A column's name that no client can know: the server's answer to us can't be taken for an answer to anybody else.
+_MARKER = b"tidegate_" + secrets.token_hex(16).encode()
+_SETTLE = encode.query(b"SELECT 1 AS " + _MARKER)
 
 MAX_WHOLE_MESSAGE = 1 << 16
 """Bytes of a server message up to which it is waited for and read whole; longer ones are passed on as they come."""
 
 Owed: TypeAlias = deque[int | ParseToken | CloseToken | InternalQuery]
+
+
+def _no_transactions() -> ProxyError:
+    return ClientProtocolError(
+        "transaction blocks are not allowed in statement pooling mode",
+        sqlstate="0A000",
+        hint='Send single statements, or set pool_mode = "transaction" for this database or user.',
+    )
 
 
 class ServerOwner(Protocol):
@@ -78,10 +92,23 @@ class ServerConnection(asyncio.Protocol):
         self.write_blocked = False
         # Cancel requests under way: until they end, the connection must not serve anybody else.
         self.cancels = 0
+        # Its client has vanished and it is not clean yet: what comes is for nobody.
+        self.abandoned = False
+        # Statements whose Parse is not answered yet, with the number of the request that it belongs to.
+        self.unconfirmed: dict[bytes, int] = {}
+        self.request = 0
         # What is prepared here, least recently used first.
         self.prepared: dict[bytes, Statement] = {}
         # Statements under a client's own name, left by an error; closed before the next client.
         self.stray_names: list[bytes] = []
+        # Statements that a client deallocates by SQL, under the name that it knows.
+        self.deallocating: list[tuple[bytes, Statement]] = []
+        # The client that used it last: only that one may see what nextval left.
+        self.last_client = 0
+        # Something was done that no clean-up undoes: closed, not reused, when its client is done.
+        self.tainted = False
+        # The pool's, when it was opened: an older one is not used again.
+        self.generation = 0
         # Session parameters that the proxy has set here, beside the server's own defaults.
         self.applied: dict[str, str] = {}
         # The latest ParameterStatus of each parameter.
@@ -126,7 +153,12 @@ class ServerConnection(asyncio.Protocol):
             length = _length_at(data, pos + 1)[0]
             end = pos + 1 + length
             action = FROM_SERVER[kind]
-            if action == FORWARDED and not self._internal and not self._settling and (owed or self.client is not None):
+            if (
+                action == FORWARDED
+                and not self._internal
+                and not self._settling
+                and (owed or self.client is not None or self.abandoned)
+            ):
                 if end > size:
                     self._skip = end - size
                     pos = size
@@ -149,6 +181,10 @@ class ServerConnection(asyncio.Protocol):
             if kind == READY_FOR_QUERY:
                 if length != 5:
                     self._violation(kind)
+                    return
+                if body[0] != IDLE and self.client is not None and self.client.single_statements:
+                    self._deliver(data[start:pos])
+                    self.client.fail(_no_transactions())
                     return
                 # Everything up to here must be with the client before the connection may go to another one.
                 if not self._internal and self._settling != 2:
@@ -185,24 +221,27 @@ class ServerConnection(asyncio.Protocol):
         `body` is empty for one that is too long to be waited for.
         """
         if kind == COMMAND_COMPLETE:
-            if body in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
-                self.prepared.clear()
-                if self.client is not None:
-                    self.client.forget_statements()
+            if body[:1] in b"AD":
+                self._read_tag(body)
         elif kind == PARSE_COMPLETE:
             token = self._next_owed()
             if not isinstance(token, ParseToken):
                 self._violation(kind)
-            elif token.swallow:
                 return False
+            if token.statement is not None:
+                self.unconfirmed.pop(token.statement.name, None)
+            return not token.swallow
         elif kind == CLOSE_COMPLETE:
-            if not isinstance(self._next_owed(), CloseToken):
+            token = self._next_owed()
+            if not isinstance(token, CloseToken):
                 self._violation(kind)
+                return False
+            return not token.swallow
         elif kind == ERROR_RESPONSE:
             return self._read_error(body)
         elif kind == COPY_IN_RESPONSE:
             self._copy_in_begins()
-        elif kind == EMPTY_QUERY_RESPONSE and self._settling:
+        elif kind == ROW_DESCRIPTION and self._settling == 1 and _MARKER in body:
             self._settling = 2
             return False
         elif kind == PARAMETER_STATUS and body:
@@ -212,6 +251,26 @@ class ServerConnection(asyncio.Protocol):
         # Notices, notifications and parameters outside a request come unasked; a connection that nobody holds has
         # nobody to tell.
         return True
+
+    def _read_tag(self, tag: bytes) -> None:
+        if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
+            self.prepared.clear()
+            if self.client is not None:
+                self.client.forget_statements()
+        elif tag == b"DEALLOCATE\0" and self.deallocating:
+            name, statement = self.deallocating.pop(0)
+            self.prepared.pop(statement.name, None)
+            if self.client is not None:
+                self.client.forget_statement(name)
+        elif tag.startswith((b"ALTER ", b"DROP ")) and self.client is not None:
+            self.client.changed_schema = True
+        if tag in (b"DISCARD ALL\0", b"DISCARD SEQUENCES\0") and self.client is not None:
+            self.client.sequences_forgotten()
+
+    def forget_prepared(self) -> None:
+        """What is prepared here is out of date: close it as soon as nothing is under way."""
+        self.stray_names += self.prepared
+        self.prepared.clear()
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed
@@ -225,11 +284,16 @@ class ServerConnection(asyncio.Protocol):
             self.copy_in = False
             # Which Sync the server goes on from depends on how far it had read.
             self.uncertain = self.uncertain or self._copy_syncs_dropped
+        if b"\0C0A000\0" in body[:80]:
+            # Perhaps "cached plan must not change result type": clients that prepare anew shall get a new plan.
+            self.forget_prepared()
         # Severity comes first, translated and then plain; nothing else needs the whole body.
-        if b"VFATAL\0" in body[:80] or b"VPANIC\0" in body[:80]:
+        if body.startswith((b"VFATAL\0", b"VPANIC\0"), body.find(0) + 1):
             self.fatal = decode.error_from_fields(decode.parse_error_fields(body))
             return False
-        if not self.owed and self.client is None:
+        if self.client is not None:
+            self.client.session.failed = True
+        elif not self.owed:
             self._violation(ERROR_RESPONSE)
         return True
 
@@ -267,34 +331,45 @@ class ServerConnection(asyncio.Protocol):
         owed = self.owed
         self.copy_in = False
         if self._settling == 1:
+            if self.status != IDLE:
+                # Our question cannot be answered any more.
+                self.fail(ServerProtocolError("the state of the server connection cannot be told"))
             return
         answered = self.uncertain
+        token: object = None
+        skipped: list[ParseToken | CloseToken] = []
         while owed:
             token = owed.popleft()
-            if isinstance(token, ParseToken):
-                if token.statement is not None:
-                    self.prepared.pop(token.statement.name, None)
-                if token.client_name is not None and self.client is not None:
-                    self.client.parse_failed(token.client_name)
-            elif isinstance(token, CloseToken):
-                if self.client is not None and token.statement is not None:
-                    self.client.close_skipped(token.client_name, token.statement)
+            if isinstance(token, (ParseToken, CloseToken)):
+                skipped.append(token)
             elif isinstance(token, InternalQuery):
                 answered = True
-                self._internal = bool(owed) and isinstance(owed[0], InternalQuery)
                 token.answered(token)
                 break
             elif token != COPY_DONE:
                 answered = True
+                self.deallocating.clear()
                 break
+        if skipped:
+            self._undo(skipped)
         while owed and owed[0] == COPY_DONE:
             owed.popleft()
+        self._internal = bool(owed) and isinstance(owed[0], InternalQuery)
         if not answered:
             self._violation(READY_FOR_QUERY)
         elif not owed:
-            self._all_answered()
+            self._all_answered(isinstance(token, InternalQuery))
 
-    def _all_answered(self) -> None:
+    def _undo(self, skipped: list[ParseToken | CloseToken]) -> None:
+        """What the server skipped never happened; the last of it is taken back first."""
+        for token in reversed(skipped):
+            if isinstance(token, ParseToken) and token.statement is not None:
+                self.prepared.pop(token.statement.name, None)
+                self.unconfirmed.pop(token.statement.name, None)
+            if token.undo is not None:
+                token.undo()
+
+    def _all_answered(self, internal: bool) -> None:
         self._copy_syncs_dropped = False
         if self._settling:
             self._settling = 0
@@ -303,20 +378,53 @@ class ServerConnection(asyncio.Protocol):
             if not waiter.done():
                 waiter.set_result(None)
         self._waiters.clear()
-        if self.uncertain and self.client is not None and not self.client.unsynced:
-            self.settle()
-        else:
-            self.release_if_done()
+        client = self.client
+        if client is not None and client.draining and self.status == IDLE and not client.unsynced:
+            client.end()
+            return
+        if client is not None and not client.unsynced and not client.mid_message:
+            if self.uncertain and self.status == IDLE:
+                self.settle()
+                return
+            if self.stray_names and self.status == IDLE:
+                self._close_strays()
+                return
+            check = client.next_check(something_ran=not internal) if self.status == IDLE else None
+            if check is not None:
+                self.ask(client, check)
+                self.transport.write(encode.query(check.sql()))
+                return
+        self.release_if_done()
+
+    def _close_strays(self) -> None:
+        names, self.stray_names = self.stray_names, []
+        self.begin_internal(lambda _: None)
+        self.transport.write(b"".join(encode.close_statement(name) for name in names) + encode.sync())
+
+    def ask(self, client: ClientConnection, check: Check) -> None:
+        """Expect the answer to the question what is left in the client's session."""
+        self.begin_internal(lambda query: client.checked(self, check, query))
 
     def settle(self) -> None:
-        """Ask an empty query: whatever comes before its answer belongs to the client, and after it nothing is owed."""
+        """Ask something of our own: whatever comes before its answer belongs to the client, and after it nothing is
+        owed."""
         self._settling = 1
         if self.client is not None:
             self.client.block()
         self.owed.append(QUERY)
-        self.transport.write(encode.query(b""))
+        self.transport.write(_SETTLE)
 
     # Holding and releasing
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether the client has only got the first part of a message."""
+        return self._skip > 0
+
+    @property
+    def owes_nothing_to_client(self) -> bool:
+        """Whether everything that is owed was asked by the proxy itself."""
+        return all(isinstance(token, InternalQuery) for token in self.owed)
 
     @property
     def reusable(self) -> bool:
@@ -336,12 +444,18 @@ class ServerConnection(asyncio.Protocol):
         """Whether the server has all it needs to answer. It may keep a ParseComplete to itself until a Sync."""
         return any(isinstance(token, (int, InternalQuery)) and token != COPY_DONE for token in self.owed)
 
+    def look_again(self) -> None:
+        """Something else than an answer may have ended the client's need of this connection."""
+        if self.client is not None and not self.owed and not self.closing:
+            self._all_answered(False)
+
     def release_if_done(self) -> None:
         """Give the connection back to its pool if its client does not need it any longer."""
         client = self.client
         if client is None or not client.finished or not self.reusable:
             return
         self.client = None
+        self.last_client = client.pid
         if client.write_blocked:
             self.transport.resume_reading()
         client.server_detached()
@@ -352,6 +466,7 @@ class ServerConnection(asyncio.Protocol):
         """The client has vanished: what still comes is for nobody."""
         client = self.client
         self.client = None
+        self.abandoned = True
         if client is not None and client.write_blocked:
             self.transport.resume_reading()
 
@@ -360,7 +475,7 @@ class ServerConnection(asyncio.Protocol):
     def begin_internal(self, answered: Callable[[InternalQuery], None]) -> None:
         """Expect the answer, up to one ReadyForQuery, to messages of ours. Nothing of a client's may be owed."""
         self.owed.append(InternalQuery(answered))
-        self._internal = True
+        self._internal = isinstance(self.owed[0], InternalQuery)
 
     async def run(self, sql: str) -> InternalQuery:
         """Run a query of the proxy's own and return what came of it, an error included.
@@ -445,4 +560,7 @@ class ServerConnection(asyncio.Protocol):
         self.owner.server_lost(self)
         if client is not None:
             requests = sum(1 for token in self.owed if isinstance(token, int) and token != COPY_DONE)
-            client.server_lost(error, requests, in_transaction=self.status != IDLE, mid_message=self._skip > 0)
+            if self._settling:
+                requests -= 1  # our own
+            self._undo([token for token in self.owed if isinstance(token, (ParseToken, CloseToken))])
+            client.server_lost(error, requests, in_transaction=self.status != IDLE, mid_message=self.mid_message)

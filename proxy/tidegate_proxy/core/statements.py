@@ -10,34 +10,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
+
+if TYPE_CHECKING:
+    from tidegate_proxy.core.suspect import Suspicion
 
 NAME_PREFIX = b"tidegate_"
 
 
 class Statement:
-    """One prepared statement: its name on servers, and the body of a Parse message after the name."""
+    """One prepared statement: its name on servers, the body of a Parse message after the name, and what running it may
+    change in the session."""
 
-    __slots__ = ("__weakref__", "body", "name")
+    __slots__ = ("__weakref__", "body", "name", "suspicion")
 
-    def __init__(self, name: bytes, body: bytes) -> None:
+    def __init__(self, name: bytes, body: bytes, suspicion: Suspicion | None) -> None:
         self.name = name
         self.body = body
+        self.suspicion = suspicion
 
 
 _statements: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
 
 
-def intern_statement(body: bytes) -> Statement:
+def intern_statement(body: bytes, context: bytes = b"", suspicion: Suspicion | None = None) -> Statement:
     """The one Statement for this content, shared by all clients that prepared it.
 
-    Parameters: `body`, a Parse message's SQL with its NUL, then its parameter types.
+    Parameters: `body`, a Parse message's SQL with its NUL, then its parameter types; `context`, the session parameters
+    under which it is parsed, since they decide what a constant like '01/02/03' means.
     """
     # 16 bytes of BLAKE2: two contents with one name would hand a client another's statement, so chance must not matter.
-    name = NAME_PREFIX + blake2b(body, digest_size=16).hexdigest().encode()
+    digest = blake2b(body, digest_size=16)
+    if context:
+        digest.update(context)
+    name = NAME_PREFIX + digest.hexdigest().encode()
     statement = _statements.get(name)
     if statement is None:
-        statement = Statement(name, body)
+        statement = Statement(name, body, suspicion)
         _statements[name] = statement
     return statement
 
@@ -46,25 +56,27 @@ class ParseToken:
     """A ParseComplete that is owed.
 
     `statement` is what the server will then have (None when it had it already, or for one that it shall not keep);
-    `client_name` is what the client calls it (None for a Parse of ours); `swallow` keeps the response from the client.
+    `undo` is called if the server refuses or skips it; `swallow` keeps the response from the client.
     """
 
-    __slots__ = ("client_name", "statement", "swallow")
+    __slots__ = ("statement", "swallow", "undo")
 
-    def __init__(self, statement: Statement | None, client_name: bytes | None, swallow: bool) -> None:
+    def __init__(
+        self, statement: Statement | None = None, *, swallow: bool = False, undo: Callable[[], None] | None = None
+    ) -> None:
         self.statement = statement
-        self.client_name = client_name
         self.swallow = swallow
+        self.undo = undo
 
 
 class CloseToken:
-    """A CloseComplete that is owed. A client's named statement lives on if the server skips its Close."""
+    """A CloseComplete that is owed; `undo` and `swallow` as with ParseToken."""
 
-    __slots__ = ("client_name", "statement")
+    __slots__ = ("swallow", "undo")
 
-    def __init__(self, client_name: bytes, statement: Statement | None) -> None:
-        self.client_name = client_name
-        self.statement = statement
+    def __init__(self, *, swallow: bool = False, undo: Callable[[], None] | None = None) -> None:
+        self.swallow = swallow
+        self.undo = undo
 
 
 class InternalQuery:

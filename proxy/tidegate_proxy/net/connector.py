@@ -87,21 +87,25 @@ class Connector:
     async def cancel(self, server: ServerConnection) -> None:
         """Ask the server to cancel what it runs; returns when it has passed the signal on, or the request failed."""
         server.cancels += 1
+        sent = False
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT):
                 stream = await self._open()
                 try:
                     stream.write(encode.cancel_request(server.pid, server.key))
+                    sent = True
                     # The server closes the connection once the signal is sent: from then on it can't hit anyone else.
                     await stream.read_exactly(1)
                 finally:
                     stream.transport.abort()
         except ConnectionResetError:
-            pass
+            sent = False
         except (OSError, TimeoutError, ProxyError) as error:
             logger.warning("a cancel request to %s failed: %s", self.target, error)
         finally:
             server.cancels -= 1
+            # A request that is still on its way would hit whoever comes next.
+            server.tainted = server.tainted or sent
 
     async def _open(self) -> Stream:
         loop = asyncio.get_running_loop()

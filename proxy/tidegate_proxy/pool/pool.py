@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -67,7 +68,8 @@ class Pool:
     - `name`: for messages, "database/user".
     - `size`: most server connections. `settings`: times.
     - `connector`: opens and cancels.
-    - `client_lost`: called with each client connection that has ended.
+    - `client_lost`: called with each client connection that has ended; `defaults_changed` when a client has changed
+      defaults of a role or a database.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class Pool:
         settings: Settings,
         connector: Connector,
         client_lost: Callable[[ClientConnection], None],
+        defaults_changed: Callable[[], None],
     ) -> None:
         self.name = name
         self.size = size
         self._settings = settings
         self._connector = connector
         self._client_lost = client_lost
+        self._defaults_changed = defaults_changed
         self._loop = asyncio.get_running_loop()
         self._servers: set[ServerConnection] = set()
         self._idle: list[ServerConnection] = []
@@ -96,6 +100,10 @@ class Pool:
         self._sessions: dict[tuple[tuple[str, str], ...], dict[bytes, bytes]] = {}
         self._welcome: dict[bytes, bytes] = {}
         self._closed = False
+        self._generation = 0
+        self._reads_sequences = False
+        # How often clients were pinned, by reason.
+        self.pins: Counter[str] = Counter()
 
     # Borrowing
 
@@ -125,8 +133,12 @@ class Pool:
     def server_released(self, server: ServerConnection) -> None:
         """A clean connection comes back: to whoever waits longest, else to the idle ones."""
         now = self._loop.time()
-        if self._closed or planner.is_worn_out(
-            now=now, created=server.created, lifetime=self._settings.server_lifetime
+        if (
+            self._closed
+            or server.tainted
+            or not server.reusable
+            or server.generation != self._generation
+            or planner.is_worn_out(now=now, created=server.created, lifetime=self._settings.server_lifetime)
         ):
             self._retire(server)
             return
@@ -166,6 +178,7 @@ class Pool:
             self._start(self._open())
 
     async def _open(self) -> None:
+        generation = self._generation
         try:
             server, welcome = await self._connector.connect(self)
             if server.closing:
@@ -183,6 +196,7 @@ class Pool:
             self._welcome = welcome.parameters
             self._sessions.clear()
         server.reported = dict(welcome.parameters)
+        server.generation = generation
         self._servers.add(server)
         self.server_released(server)
 
@@ -219,31 +233,55 @@ class Pool:
         known = self._sessions.get(key)
         if known is not None:
             return known
-        waiter = _FutureWaiter(self.server_released)
-        server = self.acquire(waiter)
-        if server is None:
+        while True:
+            server = await self._borrow()
             try:
-                server = await waiter.future
-            except asyncio.CancelledError:
-                self._give_back(waiter)
+                known = await self._try_session(server, session)
+            except BaseException:
+                # Whatever state it is in, nobody else shall find out.
+                server.fail(ShutdownError())
                 raise
-        try:
-            sql = changes(server.applied, session)
-            if sql:
-                result = await server.run(sql)
-                if result.error is not None:
-                    raise decode.error_from_fields(result.error)
-                server.applied = session
-            known = dict(server.reported)
-        except asyncio.CancelledError:
-            server.fail(ShutdownError())
-            raise
-        finally:
-            if not server.closing:
+            if known is not None:
                 self.server_released(server)
+                break
+            # It has a parameter of an earlier client that does not go away.
+            server.fail(ShutdownError())
         while len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[key] = known
+        return known
+
+    async def _borrow(self) -> ServerConnection:
+        waiter = _FutureWaiter(self.server_released)
+        server = self.acquire(waiter)
+        if server is not None:
+            return server
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            self._give_back(waiter)
+            raise
+
+    async def _try_session(self, server: ServerConnection, session: dict[str, str]) -> dict[bytes, bytes] | None:
+        """Give the server these parameters, see what it reports then, and take them away again.
+
+        Returns: None when it was not clean before. Raises: TargetRefusedError for parameters that it does not accept.
+        """
+        if server.applied:
+            result = await server.run(changes(server.applied, {}))
+            if result.error is not None:
+                return None
+            server.applied = {}
+        if not session:
+            return dict(server.reported)
+        result = await server.run(changes({}, session))
+        if result.error is not None:
+            raise decode.error_from_fields(result.error)
+        known = dict(server.reported)
+        # What could not be taken away would stay with the clients that come after.
+        result = await server.run(changes(session, {}))
+        if result.error is not None:
+            raise decode.error_from_fields(result.error)
         return known
 
     def _give_back(self, waiter: _FutureWaiter) -> None:
@@ -255,17 +293,19 @@ class Pool:
         """Messages that make the server's session the client's own, to be sent ahead of the client's first one."""
         messages = b""
         surplus = len(server.prepared) - MAX_PREPARED
-        if server.stray_names or surplus > 0:
-            names = server.stray_names + list(server.prepared)[: max(0, surplus)]
-            for name in names:
+        if surplus > 0:
+            for name in list(server.prepared)[:surplus]:
                 messages += encode.close_statement(name)
-                server.prepared.pop(name, None)
+                del server.prepared[name]
             messages += encode.sync()
-            server.stray_names = []
             server.begin_internal(lambda _: None)
-        if server.applied != client.session:
-            messages += encode.query(changes(server.applied, client.session))
-            server.applied = client.session
+        if self._reads_sequences and server.last_client not in (0, client.pid):
+            messages += encode.query("DISCARD SEQUENCES")
+            server.begin_internal(lambda _: None)
+        parameters = client.session.parameters
+        if server.applied != parameters:
+            messages += encode.query(changes(server.applied, parameters))
+            server.applied = parameters
 
             def applied(query: InternalQuery) -> None:
                 if query.error is not None:
@@ -278,15 +318,47 @@ class Pool:
     # Clients
 
     def pinned(self, client: ClientConnection, reason: str) -> None:
-        """The client keeps its server connection from now on."""
+        """The client keeps its server connection, for this reason too."""
+        self.pins[reason] += 1
         logger.info("%s: client %d is pinned to its server connection: %s", self.name, client.pid, reason)
+
+    def unpinned(self, client: ClientConnection) -> None:
+        """Nothing keeps the client on its server connection any longer."""
+        logger.info("%s: client %d is no longer pinned", self.name, client.pid)
+
+    def sequences_are_read(self, client: ClientConnection) -> None:
+        """A client uses currval or lastval: from now on, none may see what another's nextval left."""
+        self._reads_sequences = True
+
+    def defaults_changed(self) -> None:
+        """Parameters of a role or a database were changed for sessions to come, so none may begin on an old server
+        connection."""
+        self._defaults_changed()
+
+    def schema_changed(self) -> None:
+        """What is prepared on any server connection may be out of date."""
+        for server in self._servers:
+            server.forget_prepared()
+
+    def renew(self) -> None:
+        """Replace every server connection when it is next free."""
+        self._generation += 1
+        for server in [*self._idle]:
+            self._idle.remove(server)
+            self._retire(server)
 
     def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:
         """The client vanished while it held the server connection: clean it, or close it."""
-        self._start(self._reset(server, mid_message, client.unsynced, client.pin_reason is not None))
+        pinned = client.session.unsettled or client.keeps_server
+        self._start(self._reset(server, mid_message, client.unsynced, pinned, client.terminated))
 
-    async def _reset(self, server: ServerConnection, mid_message: bool, unsynced: bool, pinned: bool) -> None:
+    async def _reset(
+        self, server: ServerConnection, mid_message: bool, unsynced: bool, pinned: bool, polite: bool
+    ) -> None:
         try:
+            if polite and not unsynced and not mid_message and not server.copy_in:
+                # What was asked before the goodbye is done, however long it takes.
+                await server.all_answered()
             async with asyncio.timeout(self._settings.server_reset_timeout):
                 clean = await reset(
                     server,
@@ -300,6 +372,7 @@ class Pool:
         if server.closing:
             return
         if clean and server.reusable:
+            server.abandoned = False
             self.server_released(server)
         else:
             server.fail(ShutdownError("the connection could not be cleaned after its client vanished"))
@@ -315,9 +388,11 @@ class Pool:
             return
         server = client.server
         if server is not None and not server.closing:
-            await self._connector.cancel(server)
-            # The connection may have been done with meanwhile, but for us.
-            server.release_if_done()
+            try:
+                await self._connector.cancel(server)
+            finally:
+                # The connection may have been done with meanwhile, but for us.
+                server.look_again()
 
     # Time and the end
 
@@ -342,7 +417,7 @@ class Pool:
                 client.heard = False
                 client.silent_since = now
             elif client.silent_since + timeout <= now and (server.status != IDLE or not client.finished):
-                if client.pin_reason is not None and server.status == IDLE and not client.unsynced:
+                if client.session.pins and server.status == IDLE and not client.unsynced:
                     continue
                 client.fail(ProxyError("terminating connection due to idle-in-transaction timeout", sqlstate="25P03"))
 

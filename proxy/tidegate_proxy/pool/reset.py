@@ -44,6 +44,8 @@ async def reset(
         await cancel(server)
         await server.all_answered()
     if server.uncertain:
+        if server.status != IDLE:
+            return False
         server.settle()
         await server.all_answered()
     if server.status != IDLE:

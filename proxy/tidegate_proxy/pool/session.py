@@ -34,7 +34,8 @@ def identifier(name: str) -> str:
 
 def changes(current: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """SQL that turns one set of session parameters into another; empty where they are equal."""
-    statements = [f"RESET {identifier(name)}" for name in current if name not in wanted]
+    # Reset first also what gets another value: of DateStyle, for one, a value may say only half.
+    statements = [f"RESET {identifier(name)}" for name, value in current.items() if wanted.get(name) != value]
     for name, value in wanted.items():
         if current.get(name) == value:
             continue

@@ -108,6 +108,9 @@ def _password_from(path: Path) -> SecretStr:
     return SecretStr(text)
 
 
+PoolMode = Literal["transaction", "session", "statement"]
+
+
 class DatabaseSettings(_Model, frozen=True):
     """One database that clients may name, and the PostgreSQL server it lives on."""
 
@@ -133,6 +136,9 @@ class DatabaseSettings(_Model, frozen=True):
 
     pool_size: PoolSize | None = None
     """Most server connections per user for this database. Default: the general `pool_size`."""
+
+    pool_mode: PoolMode | None = None
+    """Default: the general `pool_mode`; a user's own comes first."""
 
     tls: Literal["disable", "require", "verify-ca", "verify-full"] = "verify-full"
     """TLS towards the server: `disable` never; `require` encrypts but verifies nothing; `verify-ca`
@@ -173,9 +179,13 @@ class UserSettings(_Model, frozen=True):
     user can log in to the proxy, but the proxy knows no password to log in to a server with, so the
     database must name a `user`, or the server trust the proxy."""
 
+    pool_mode: PoolMode | None = None
+    """Default: the database's `pool_mode`, else the general one."""
+
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [name for name in UserSettings.model_fields if getattr(self, name) is not None]
+        ways = ("password", "password_file", "verifier")
+        given = [name for name in ways if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
                 f"has {' and '.join(given) or 'no password'}: give exactly one of password, password_file and verifier"
@@ -201,6 +211,14 @@ class Settings(_Model, frozen=True):
 
     pool_size: PoolSize = 20
     """Most server connections per pool. There is one pool per pair of database and user."""
+
+    pool_mode: PoolMode = "transaction"
+    """How long a client keeps a server connection: `transaction`; `session`, until it disconnects; `statement`,
+    which refuses transaction blocks."""
+
+    session_check: Literal["suspect", "always"] = "suspect"
+    """When to ask the server what a client has left in its session: after statements that look as if they changed
+    it, or after every transaction, which also finds what functions do inside and costs a small query each time."""
 
     borrow_timeout: Seconds = 120
     """How long a transaction may wait for a server connection. After that the client gets an error
@@ -310,3 +328,9 @@ class Settings(_Model, frozen=True):
     def pool_size_of(self, database: DatabaseSettings) -> int:
         """Most server connections per user for `database`: its own setting, else the general one."""
         return self.pool_size if database.pool_size is None else database.pool_size
+
+    def pool_mode_of(self, database: str, user: str) -> PoolMode:
+        """The pool mode for a client: its user's, else its database's, else the general one."""
+        own = self.users.get(user)
+        target = self.database(database)
+        return (own and own.pool_mode) or (target and target.pool_mode) or self.pool_mode

@@ -15,9 +15,7 @@ from tidegate_proxy import __version__
 SECRET = "hunter2-marker"
 
 
-def run(
-    *arguments: str, cwd: Path, variables: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, variables: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TIDEGATE_")}
     return subprocess.run(
         [sys.executable, "-m", "tidegate_proxy", *arguments],

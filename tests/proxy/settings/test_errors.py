@@ -41,7 +41,7 @@ FILE_CASES = {
     ),
     "unknown key like no other": (
         SERVER + f'[users.app]\nzzz = "{SECRET}"\npassword = "{SECRET}"\n',
-        "users.app.zzz: unknown key; known are password, password_file, verifier",
+        "users.app.zzz: unknown key; known are password, password_file, verifier, pool_mode",
     ),
     "misspelled and therefore missing": (
         '[databases.app]\nhots = "db"\n',
@@ -202,10 +202,7 @@ FILE_CASES = {
     ),
     "TLS allowed in so many words": (
         'client_tls = "allow"\n' + SERVER,
-        (
-            'client_tls = "allow" needs client_tls_cert and client_tls_key; '
-            'without TLS, set client_tls = "disable"'
-        ),
+        ('client_tls = "allow" needs client_tls_cert and client_tls_key; without TLS, set client_tls = "disable"'),
     ),
     "key alone": (
         'client_tls_key = "server.key"\n' + SERVER,
@@ -273,10 +270,7 @@ FILE_CASES = {
     ),
     "authorities expired": (
         SERVER + 'tls_ca = "expired.pem"\n',
-        (
-            "databases.app.tls_ca: {folder}/expired.pem holds only expired certificates, "
-            "the last since 2020-01-02"
-        ),
+        ("databases.app.tls_ca: {folder}/expired.pem holds only expired certificates, the last since 2020-01-02"),
     ),
     "authorities for nothing": (
         SERVER + 'tls = "require"\ntls_ca = "ca.pem"\n',
@@ -326,17 +320,11 @@ ENVIRONMENT_CASES = {
     ),
     "missing beside a variable": (
         {"TIDEGATE_DATABASES__NEW__PORT": "1"},
-        (
-            "TIDEGATE_DATABASES__NEW__HOST: is missing; "
-            'it must be a non-empty string, for example "db.example.com"'
-        ),
+        ('TIDEGATE_DATABASES__NEW__HOST: is missing; it must be a non-empty string, for example "db.example.com"'),
     ),
     "two passwords": (
         {"TIDEGATE_USERS__APP__PASSWORD": SECRET, "TIDEGATE_USERS__APP__VERIFIER": verifier()},
-        (
-            "TIDEGATE_USERS__APP: has password and verifier: "
-            "give exactly one of password, password_file and verifier"
-        ),
+        ("TIDEGATE_USERS__APP: has password and verifier: give exactly one of password, password_file and verifier"),
     ),
     "open to the network without TLS": (
         {"TIDEGATE_CLIENT_TLS": "require"},
@@ -364,9 +352,7 @@ def encrypted(key: bytes) -> bytes:
     from cryptography.hazmat.primitives import serialization as s
 
     loaded = s.load_pem_private_key(key, None)
-    return loaded.private_bytes(
-        s.Encoding.PEM, s.PrivateFormat.PKCS8, s.BestAvailableEncryption(SECRET.encode())
-    )
+    return loaded.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.BestAvailableEncryption(SECRET.encode()))
 
 
 @pytest.mark.parametrize("case", FILE_CASES)
@@ -422,9 +408,7 @@ def test_a_file_that_we_may_not_read(tmp_path: Path) -> None:
         "try: load_settings(Path('tidegate.toml'), {})\n"
         "except ConfigurationError as error: print(error)\n"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ran.stdout == "tidegate.toml: cannot be read: Permission denied\n", ran.stderr
 
 

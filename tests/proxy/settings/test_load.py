@@ -53,8 +53,7 @@ def test_the_environment_alone_is_enough() -> None:
 
 def test_the_environment_wins_key_by_key_and_leaves_the_rest_of_the_file(load: Load) -> None:
     settings = load(
-        "listen_port = 1\npool_size = 2\n"
-        '[databases.app]\nhost = "file"\nport = 3\n[databases.other]\nhost = "o"\n',
+        'listen_port = 1\npool_size = 2\n[databases.app]\nhost = "file"\nport = 3\n[databases.other]\nhost = "o"\n',
         {
             "TIDEGATE_LISTEN_PORT": "4",
             "TIDEGATE_DATABASES__APP__HOST": "variable",
@@ -88,9 +87,7 @@ def test_paths_in_the_file_are_relative_to_its_folder_and_in_a_variable_to_the_w
         {"TIDEGATE_USERS__VAR__PASSWORD_FILE": os.path.relpath(tmp_path / "var.password")},
     )
     assert settings.users["app"].password_file == tmp_path / "app.password"
-    assert {
-        name: user.password and user.password.get_secret_value() for name, user in settings.users.items()
-    } == {
+    assert {name: user.password and user.password.get_secret_value() for name, user in settings.users.items()} == {
         "app": "one",
         "var": "two",
     }

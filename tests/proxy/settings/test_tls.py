@@ -169,9 +169,7 @@ def test_a_client_that_binds_to_the_tls_channel_agrees_with_our_data(
     mechanism = ScramMechanism("SCRAM-SHA-256-PLUS")
     known = mechanism.make_auth_info("password")
     server = mechanism.make_server(lambda _: known, channel_binding=("tls-server-end-point", data))
-    client = ScramClient(
-        ["SCRAM-SHA-256-PLUS"], "u", "password", channel_binding=("tls-server-end-point", client_end)
-    )
+    client = ScramClient(["SCRAM-SHA-256-PLUS"], "u", "password", channel_binding=("tls-server-end-point", client_end))
     server.set_client_first(client.get_client_first())
     client.set_server_first(server.get_server_first())
     if tampered:

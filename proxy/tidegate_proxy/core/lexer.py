@@ -1,0 +1,68 @@
+"""SQL with everything taken out that is no statement: strings, comments, dollar quotes."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+
+def _tokens(plain_string: bytes) -> re.Pattern[bytes]:
+    # What PostgreSQL's scanner (src/backend/parser/scan.l) treats as a whole. A letter before E or $ makes it part of
+    # a name.
+    return re.compile(
+        rb"(?P<escaped>(?<![\w$\x80-\xff])[eE]'(?:[^'\\]|''|\\.)*')"
+        rb"|(?P<string>" + plain_string + rb")"
+        rb'|(?P<name>"(?:[^"]|"")*")'
+        rb"|(?P<line>--[^\r\n]*)"
+        rb"|(?P<block>/\*)"
+        rb"|(?P<dollar>(?<![\w$\x80-\xff])\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$)",
+        re.DOTALL,
+    )
+
+
+_STANDARD: Final = _tokens(rb"'(?:[^']|'')*'")
+_BACKSLASHES: Final = _tokens(rb"'(?:[^'\\]|''|\\.)*'")
+_COMMENT: Final = re.compile(rb"/\*|\*/")
+
+
+def bare(text: bytes, standard_strings: bool = True) -> bytes:
+    """The text with each string as '', each comment as a space, and quoted names without semicolons.
+
+    Parameters: `text`, SQL in an encoding that contains ASCII; `standard_strings`, the session's
+    standard_conforming_strings.
+    Returns: as much as can be read; a string or comment without an end, for which PostgreSQL refuses the whole text,
+    takes the rest with it.
+    """
+    parts: list[bytes] = []
+    token = _STANDARD if standard_strings else _BACKSLASHES
+    pos = 0
+    while (match := token.search(text, pos)) is not None:
+        parts.append(text[pos : match.start()])
+        pos = match.end()
+        kind = match.lastgroup
+        if kind == "name":
+            parts.append(match[0].replace(b";", b"?"))
+        elif kind == "line":
+            parts.append(b" ")
+        elif kind == "block":
+            parts.append(b" ")
+            pos = _end_of_comment(text, pos)
+        elif kind == "dollar":
+            parts.append(b"''")
+            end = text.find(match[0], pos)
+            pos = len(text) if end < 0 else end + len(match[0])
+        else:
+            parts.append(b"''")
+    parts.append(text[pos:])
+    return b"".join(parts)
+
+
+def _end_of_comment(text: bytes, pos: int) -> int:
+    depth = 1
+    while depth:
+        match = _COMMENT.search(text, pos)
+        if match is None:
+            return len(text)
+        depth += 1 if match[0] == b"/*" else -1
+        pos = match.end()
+    return pos

@@ -1,0 +1,171 @@
+"""One client's session: the parameters that it carries from server to server, and what keeps it on one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tidegate_proxy.core.check import Check
+from tidegate_proxy.core.statements import InternalQuery
+from tidegate_proxy.core.suspect import ASKED, SEQUENCE, UNREADABLE, Suspicion
+
+# They change nothing about what a statement's text means, so clients that differ in them share prepared statements.
+_MEANINGLESS = frozenset(
+    {
+        "application_name",
+        "extra_float_digits",
+        "idle_in_transaction_session_timeout",
+        "lock_timeout",
+        "statement_timeout",
+        "transaction_timeout",
+        "work_mem",
+    }
+)
+
+
+class Session:
+    """What is known of a client's session.
+
+    Parameters
+    - `startup`: parameters of the StartupMessage, to which RESET goes back.
+    - `always_ask`: ask the server about everything after every transaction, whatever the statements looked like.
+
+    `parameters` is never changed in place: server connections remember which one they were given.
+    """
+
+    __slots__ = (
+        "_always_ask",
+        "_ask",
+        "_asked",
+        "_context",
+        "_kept",
+        "_reset",
+        "_reset_all",
+        "_set",
+        "_unanswered",
+        "failed",
+        "parameters",
+        "pins",
+        "startup",
+    )
+
+    def __init__(self, startup: dict[str, str], *, always_ask: bool = False) -> None:
+        self.startup = startup
+        self.parameters = startup
+        # Kinds of state that keep the client on its server connection.
+        self.pins: set[str] = set()
+        # A statement has failed since the first of those that the server was not asked about.
+        self.failed = False
+        self._always_ask = always_ask
+        # The statements since the last answer, and whether there were any since the last question.
+        self._ask: set[str] = set()
+        self._set: set[str] = set()
+        # What was set while the client was pinned: something out of sight may set it again.
+        self._kept: set[str] = set()
+        self._reset: set[str] = set()
+        self._reset_all = False
+        self._asked = True
+        self._unanswered = 0
+        self._context: bytes | None = None
+
+    @property
+    def context(self) -> bytes:
+        """What parameters contribute to the meaning of a statement's text: empty for most clients."""
+        if self._context is None:
+            relevant = sorted((n, v) for n, v in self.parameters.items() if n.lower() not in _MEANINGLESS)
+            self._context = repr(relevant).encode() if relevant else b""
+        return self._context
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether more may be left on the server connection than the carried parameters."""
+        return bool(self.pins) or not self._asked or self._unanswered > 0 or self._always_ask
+
+    def note(self, suspicion: Suspicion) -> set[str]:
+        """A statement that may change the session is on its way. Returns: the pins that are new."""
+        if self._asked:
+            self._asked = False
+            self.failed = False
+        self._ask |= suspicion.ask
+        self._set |= suspicion.names - suspicion.reset
+        self._reset |= suspicion.reset
+        self._reset_all = self._reset_all or suspicion.reset_all
+        new = suspicion.pins - self.pins
+        self.pins |= new
+        return set(new)
+
+    def something_ran(self) -> None:
+        """A transaction has ended that may have ended what pins the client."""
+        if self.pins or self._always_ask:
+            self._asked = False
+
+    def next_check(self, applied: Mapping[str, str], *, in_advance: bool = False) -> Check | None:
+        """What the server should be asked now, or None.
+
+        Parameters: `applied`, what the proxy has set on it; `in_advance`, the question goes right behind a single
+        statement that has not been run yet.
+        """
+        if self._asked:
+            return None
+        self._asked = True
+        kinds = set(ASKED) if self._always_ask else (self._ask | self.pins) & set(ASKED)
+        names = self._set | self._reset | self._kept
+        if self._reset_all:
+            names |= applied.keys() | self.parameters.keys()
+        check = Check(
+            tuple(sorted(kinds)),
+            tuple(sorted(names)),
+            frozenset(names if self._reset_all else self._reset) - self._set,
+            # After a failure a value alone does not tell whether it was set or is the server's own.
+            all_changed=self._always_ask or (bool(names) and self.failed),
+            in_advance=in_advance,
+        )
+        self._kept |= self._set
+        self._ask, self._set, self._reset, self._reset_all = set(), set(), set(), False
+        if not kinds and not names and not self._always_ask:
+            return None
+        self._unanswered += 1
+        return check
+
+    def answered(self, check: Check, query: InternalQuery, applied: dict[str, str]) -> dict[str, str]:
+        """Take the server's answer: update parameters and pins.
+
+        Returns: the parameters that are now set on the server connection beside its own defaults.
+        """
+        self._unanswered -= 1
+        if query.error is not None:
+            # Some parameters may not be read by everyone. What they are now is anybody's guess.
+            if check.names:
+                self.pins.add(UNREADABLE)
+                self._kept.clear()
+            return applied
+        if check.in_advance and self.failed:
+            # The one statement that was asked about changed nothing.
+            return applied
+        left, values = check.read(query.rows)
+        self.pins = {pin for pin in self.pins if pin not in check.kinds} | left
+        parameters, applied = dict(self.parameters), dict(applied)
+        for name, value in values.items():
+            if name in check.reset:
+                if value == applied.get(name):
+                    continue  # rolled back, or nothing to reset
+                # The server is back at its own beginning; the client is to be back at that of its session.
+                applied.pop(name, None)
+                if name in self.startup:
+                    parameters[name] = self.startup[name]
+                else:
+                    parameters.pop(name, None)
+            elif value is None:
+                parameters.pop(name, None)
+                applied.pop(name, None)
+            else:
+                parameters[name] = applied[name] = value
+        if parameters != self.parameters:
+            self.parameters = parameters
+            self._context = None
+        if not self.pins:
+            self._kept.clear()
+        return self.parameters if applied == self.parameters else applied
+
+    def sequences_forgotten(self) -> None:
+        """DISCARD ALL or DISCARD SEQUENCES was run."""
+        self.pins.discard(SEQUENCE)
