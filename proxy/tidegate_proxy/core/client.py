@@ -194,6 +194,11 @@ class ClientConnection(asyncio.Protocol):
                 prefix = self._take(server)
                 if prefix:
                     out.append(prefix)
+            if self.unsynced and (kind == QUERY or kind == FUNCTION_CALL):
+                # If the request before it fails, PostgreSQL answers neither until a Sync, which nobody could foresee.
+                self._send(server, out, data, start, pos)
+                self.fail(ClientProtocolError("a query within an extended-protocol request, before its Sync"))
+                return
             if kind == QUERY:
                 if end > size and size - pos < HOLD_LIMIT:
                     break
@@ -233,7 +238,14 @@ class ClientConnection(asyncio.Protocol):
                 server.owed.append(FUNCTION_CALL)
                 self.unsynced = False
             elif kind == COPY_DONE or kind == COPY_FAIL:
-                server.owed.append(COPY_DONE)
+                # Outside of any request the server drops it without a word.
+                if server.owed or self.unsynced:
+                    server.owed.append(COPY_DONE)
+            elif kind == FLUSH and length != 4:
+                # PostgreSQL would now wait for a Sync, as after an error in a request.
+                self._send(server, out, data, start, pos)
+                self._bad_message(kind, length)
+                return
             elif kind == TERMINATE:
                 self._send(server, out, data, start, pos)
                 self.close()

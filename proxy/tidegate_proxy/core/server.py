@@ -207,7 +207,7 @@ class ServerConnection(asyncio.Protocol):
             return False
         elif kind == PARAMETER_STATUS and body:
             self._read_parameter(body)
-        elif FROM_SERVER[kind] == FORWARDED and not self.owed and self.client is None:
+        elif FROM_SERVER[kind] == FORWARDED and not self.owed and self.client is None and not self.uncertain:
             self._violation(kind)
         # Notices, notifications and parameters outside a request come unasked; a connection that nobody holds has
         # nobody to tell.
@@ -229,7 +229,7 @@ class ServerConnection(asyncio.Protocol):
         if b"VFATAL\0" in body[:80] or b"VPANIC\0" in body[:80]:
             self.fatal = decode.error_from_fields(decode.parse_error_fields(body))
             return False
-        if not self.owed and self.client is None:
+        if not self.owed and self.client is None and not self.uncertain:
             self._violation(ERROR_RESPONSE)
         return True
 
@@ -375,6 +375,8 @@ class ServerConnection(asyncio.Protocol):
 
     async def all_answered(self) -> None:
         """Wait until nothing is owed. Raises: ProxyError if the connection is lost meanwhile."""
+        if self.closing:
+            raise self.fatal or TargetUnavailableError("server closed the connection unexpectedly")
         if self.owed:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
