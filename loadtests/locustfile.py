@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import boto3
 import gevent
 import gevent.pool
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from locust import LoadTestShape, User, constant, events, task
@@ -148,9 +149,8 @@ def _client(options: Any) -> Any:
         "lambda",
         endpoint_url=options.endpoint_url,
         region_name=options.region or "us-east-1",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 (the local service checks no signature)
-        config=config,
+        # The local service checks no signature, and making one is a fifth of a call's cost.
+        config=config.merge(Config(signature_version=UNSIGNED)),
     )
 
 

@@ -150,23 +150,24 @@ def run(
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"))
 def report(folder: Path) -> None:
     """Write report.html and report.png anew from the raw data in FOLDER."""
+    from tidegate_load.spike.promises import DIRECT, LAYER, PROXY, demo_promises
     from tidegate_load.spike.report import load_recordings, write_report
 
     with _one_clear_line():
-        path = write_report(folder.absolute(), load_recordings(folder.absolute()))
+        recordings = {run.name: run for run in load_recordings(folder.absolute())}
+        whole = all(name in recordings for name in (DIRECT, LAYER, PROXY))
+        path = write_report(folder.absolute(), list(recordings.values()), demo_promises(recordings) if whole else ())
     click.echo(f"Report: {path}")
 
 
 def _demo(size: Any, folder: Path, interruption: Interruption) -> bool:
-    from rich.console import Console
-
     from tidegate_load.spike.connections import ConnectionSampler
     from tidegate_load.spike.promises import demo_promises
     from tidegate_load.spike.report import raw_file, write_report
     from tidegate_load.spike.scenario import SCENARIOS, Stage, start_postgres
-    from tidegate_load.spike.terminal import Display, show_promises, summary_table
+    from tidegate_load.spike.terminal import Display, make_console, show_promises, summary_table
 
-    console = Console()
+    console = make_console()
     console.print(
         f"{size.load.peak} invocations at once, one PostgreSQL with max_connections = {size.max_connections}",
         highlight=False,
@@ -184,12 +185,7 @@ def _demo(size: Any, folder: Path, interruption: Interruption) -> bool:
             recording = stage.run(scenario)
             recording.save(raw_file(folder, scenario.name))
             recordings[scenario.name] = recording
-    promises = demo_promises(
-        recordings,
-        peak=size.load.peak,
-        min_invocations=size.load.min_invocations,
-        pool_size=size.pool_size,
-    )
+    promises = demo_promises(recordings)
     interruption.check()
     page = write_report(folder, list(recordings.values()), promises)
     console.print()

@@ -31,6 +31,11 @@ def draw(recordings: Sequence[Recording], path: Path) -> None:
 
     Parameters: `recordings` in the order of the columns, at least one; `path` of the PNG file.
     """
+    compose(recordings).savefig(path, dpi=130)
+
+
+def compose(recordings: Sequence[Recording]) -> Any:
+    """The picture as a matplotlib Figure; parameters as `draw`."""
     # Imported here: it takes a second, and most commands draw nothing.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -73,7 +78,7 @@ def draw(recordings: Sequence[Recording], path: Path) -> None:
                 axes.set_xlim(0, max(duration, 1.0))
     for axes in grid[-1]:
         axes.set_xlabel("seconds since the first invocation", fontsize=8.5, color=_INK)
-    figure.savefig(path, dpi=130)
+    return figure
 
 
 def _plain(axes: Any) -> None:
@@ -133,7 +138,7 @@ def _errors(axes: Any, run: Recording) -> None:
     for index, (kind, count) in enumerate(shown):
         axes.barh(-index, count, height=0.4, color=_BAD)
         label = f"{count:,}  {kind}"
-        axes.text(
+        text = axes.text(
             0.01,
             -index + 0.27,
             label,
@@ -142,6 +147,7 @@ def _errors(axes: Any, run: Recording) -> None:
             va="bottom",
             color=_INK,
         )
+        text.set_in_layout(False)  # else a long one would make its column wider than the others
 
 
 def _latency(axes: Any, run: Recording) -> None:

@@ -30,15 +30,14 @@ _KNOWN = (
         re.compile(r"server closed the connection|connection (was |is )?(lost|closed|reset)", re.I),
         "connection lost",
     ),
-    (
-        re.compile(r"Runtime\.(ExitError|ImportModuleError|HandlerNotFound)|runtime exited", re.I),
-        "runtime exited",
-    ),
+    (re.compile(r"before the deadline"), "no connection before the deadline"),
+    (re.compile(r"Runtime exited .*signal: killed"), "runtime was killed"),
+    (re.compile(r"Runtime exited"), "runtime exited"),
 )
 
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _NUMBER = re.compile(r"[0-9a-f]*\d[0-9a-f.:-]*", re.I)
-_MAX_KIND = 80
+_MAX_KIND = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,31 +30,25 @@ class Promise:
     seen: str
 
 
-def demo_promises(
-    recordings: Mapping[str, Recording], *, peak: int, min_invocations: int, pool_size: int
-) -> list[Promise]:
+def demo_promises(recordings: Mapping[str, Recording]) -> list[Promise]:
     """All promises of the demo, in the order in which a reader wants them.
 
-    Parameters: `recordings` by name (DIRECT, LAYER, PROXY), where a missing run is a broken promise; `peak`
-    invocations at once; `min_invocations` that layer and proxy must finish; `pool_size`, most server connections
-    there.
+    Parameters: `recordings` by name (DIRECT, LAYER, PROXY), where a missing run is a broken promise. How much was
+    promised is what each run was asked for: its parameters `peak`, `min_invocations` and `pool_size`.
     """
     found = []
-    for name, check in ((DIRECT, _direct), (LAYER, _layer)):
+    for name, check in ((DIRECT, _direct), (LAYER, _layer), (PROXY, _proxied)):
         run = recordings.get(name)
-        found += check(run, peak) if run else [Promise(f"{name}: was run", False, "no recording")]
-    proxied = recordings.get(PROXY)
-    if proxied is None:
-        return [*found, Promise(f"{PROXY}: was run", False, "no recording")]
-    return [*found, *_proxied(proxied, peak, min_invocations, pool_size)]
+        found += check(run) if run else [Promise(f"{name}: was run", False, "no recording")]
+    return found
 
 
-def _direct(run: Recording, peak: int) -> list[Promise]:
+def _direct(run: Recording) -> list[Promise]:
     peaking = at_the_peak(run.invocations)
     failed = sum(each.outcome != OK for each in peaking)
     share = failed / len(peaking) if peaking else 0.0
     return [
-        _concurrency(run, peak),
+        _concurrency(run),
         Promise(
             f"{run.title}: at least {LARGE_SHARE:.0%} of the invocations at the peak fail",
             share >= LARGE_SHARE,
@@ -69,16 +63,17 @@ def _direct(run: Recording, peak: int) -> list[Promise]:
     ]
 
 
-def _layer(run: Recording, peak: int) -> list[Promise]:
-    return [_concurrency(run, peak), _rows_with_failures(run)]
+def _layer(run: Recording) -> list[Promise]:
+    return [_concurrency(run), _rows_with_failures(run)]
 
 
-def _proxied(run: Recording, peak: int, min_invocations: int, pool_size: int) -> list[Promise]:
+def _proxied(run: Recording) -> list[Promise]:
+    min_invocations, pool_size = run.parameters["min_invocations"], run.parameters["pool_size"]
     total = len(run.invocations)
     connections = run.peak_connections_of(run.function_role) if run.function_role else 0
     accounting = run.accounting
     return [
-        _concurrency(run, peak),
+        _concurrency(run),
         Promise(
             f"{run.title}: none of at least {min_invocations:,} invocations fails",
             total >= min_invocations and run.failed == 0,
@@ -102,7 +97,8 @@ def _proxied(run: Recording, peak: int, min_invocations: int, pool_size: int) ->
     ]
 
 
-def _concurrency(run: Recording, peak: int) -> Promise:
+def _concurrency(run: Recording) -> Promise:
+    peak = run.parameters["peak"]
     callers = peak_in_flight(run.invocations)
     environments = run.service.get("peak_environments", 0)
     return Promise(

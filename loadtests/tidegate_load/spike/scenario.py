@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -217,6 +218,12 @@ class Stage:
                 )
             self._interruption.wait(TICK)
 
+    def _function_logs(self, scenario: Scenario) -> Path:
+        folder = self.folder / "logs" / f"functions-{scenario.name}"
+        # One file per environment: those of an earlier demo would make it hard to find what belongs together.
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
     @contextlib.contextmanager
     def _service(self, scenario: Scenario, database: Mapping[str, Any]) -> Iterator[LambdaServiceProcess]:
         try:
@@ -238,6 +245,7 @@ class Stage:
                 # longer than the ten seconds that Lambda gives to one that has a processor to itself.
                 init_concurrency=self.size.load.peak,
                 init_timeout=INIT_TIMEOUT,
+                log_dir=self._function_logs(scenario),
             ).start()
         except LambdaServiceStartError as error:
             raise StepError(f"the Lambda service did not start: {str(error).splitlines()[-1]}") from None

@@ -7,14 +7,13 @@ import time
 from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
-from rich.console import Console
 
 from tidegate_load.spike.connections import ConnectionSampler
 from tidegate_load.spike.interrupt import Interruption
 from tidegate_load.spike.load import LoadSize, LoadTarget, start_locust
 from tidegate_load.spike.recording import Recording, ResultReader
 from tidegate_load.spike.report import load_recordings, locust_report, raw_file, write_report
-from tidegate_load.spike.terminal import LINE_INTERVAL, summary_table
+from tidegate_load.spike.terminal import LINE_INTERVAL, make_console, summary_table
 
 TICK = 0.25
 
@@ -35,7 +34,7 @@ def run_single(
     are counted apart.
     Raises: StepError, psycopg.Error, InterruptedRunError.
     """
-    console = Console()
+    console = make_console()
     raw_file(folder, name).parent.mkdir(parents=True, exist_ok=True)
     recording = Recording(name, name, parameters=size.as_dict() | vars(target), function_role=role)
     results = folder / "logs" / f"{name}.csv"

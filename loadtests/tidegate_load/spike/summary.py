@@ -15,7 +15,7 @@ def summary_rows(recordings: Sequence[Recording]) -> list[tuple[str, list[str]]]
         ("invocations", lambda run: f"{len(run.invocations):,}"),
         ("most in flight at once", lambda run: f"{peak_in_flight(run.invocations):,}"),
         ("failed, of all", lambda run: _failed(run.invocations)),
-        ("failed, of those at the peak", lambda run: _failed(at_the_peak(run.invocations))),
+        ("failed, at the peak", lambda run: _failed(at_the_peak(run.invocations))),
         ("most frequent error", lambda run: next(iter(run.errors), "none")),
         ("latency p50 / p99, all", lambda run: _latency([each.latency_ms for each in run.invocations])),
         (
@@ -54,7 +54,7 @@ def _connections(run: Recording) -> str:
         return "not sampled"
     text = f"{run.peak_connections} of {run.max_connections}"
     if run.function_role:
-        text += f", functions' {run.peak_connections_of(run.function_role)}"
+        text += f", functions {run.peak_connections_of(run.function_role)}"
     return text
 
 

@@ -20,6 +20,12 @@ LINE_INTERVAL = 5.0
 """Seconds between lines where the output is not a terminal."""
 
 
+def make_console() -> Console:
+    """A console on standard output; a file or a pipe gets lines wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
+
+
 class Display:
     """Shows progress: a table that changes in place on a terminal, else a line every few seconds."""
 
@@ -57,6 +63,7 @@ class Display:
                 f"{progress.in_flight} in flight, {progress.done} done, {progress.failed} failed, "
                 f"{progress.connections} of {progress.max_connections} connections",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def _table(self) -> Table:

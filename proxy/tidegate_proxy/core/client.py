@@ -329,7 +329,14 @@ class ClientConnection(asyncio.Protocol):
                     self._suspect(ANYTHING)
                 self.unsynced = False
             elif kind in _ENDS_COPY:
-                server.owed.append(COPY_DONE)
+                # Outside of any request the server drops it without a word.
+                if server.owed or self.unsynced:
+                    server.owed.append(COPY_DONE)
+            elif kind == FLUSH and length != 4:
+                # PostgreSQL would now wait for a Sync, as after an error in a request.
+                self._send(server, out, data, start, pos)
+                self._bad_message(kind, length)
+                return
             elif kind == TERMINATE:
                 # PostgreSQL finishes what was sent before it.
                 self._send(server, out, data, start, pos)

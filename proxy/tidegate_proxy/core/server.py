@@ -246,7 +246,7 @@ class ServerConnection(asyncio.Protocol):
             return False
         elif kind == PARAMETER_STATUS and body:
             self._read_parameter(body)
-        elif FROM_SERVER[kind] == FORWARDED and not self.owed and self.client is None:
+        elif FROM_SERVER[kind] == FORWARDED and not self.owed and self.client is None and not self.abandoned:
             self._violation(kind)
         # Notices, notifications and parameters outside a request come unasked; a connection that nobody holds has
         # nobody to tell.
@@ -293,7 +293,7 @@ class ServerConnection(asyncio.Protocol):
             return False
         if self.client is not None:
             self.client.session.failed = True
-        elif not self.owed:
+        elif not self.owed and not self.abandoned:
             self._violation(ERROR_RESPONSE)
         return True
 
@@ -335,6 +335,17 @@ class ServerConnection(asyncio.Protocol):
                 # Our question cannot be answered any more.
                 self.fail(ServerProtocolError("the state of the server connection cannot be told"))
             return
+        if self._settling == 2:
+            # Whatever was still thought to be owed was skipped.
+            self._undo([token for token in owed if isinstance(token, (ParseToken, CloseToken))])
+            owed.clear()
+            self._settling = 0
+            self.uncertain = False
+            client = self.client
+            self._all_answered(True)
+            if client is not None and self.client is client:
+                client.unblock()
+            return
         answered = self.uncertain
         token: object = None
         skipped: list[ParseToken | CloseToken] = []
@@ -357,7 +368,7 @@ class ServerConnection(asyncio.Protocol):
         self._internal = bool(owed) and isinstance(owed[0], InternalQuery)
         if not answered:
             self._violation(READY_FOR_QUERY)
-        elif not owed:
+        elif not owed or (self.uncertain and self.client is not None):
             self._all_answered(isinstance(token, InternalQuery))
 
     def _undo(self, skipped: list[ParseToken | CloseToken]) -> None:
@@ -371,9 +382,6 @@ class ServerConnection(asyncio.Protocol):
 
     def _all_answered(self, internal: bool) -> None:
         self._copy_syncs_dropped = False
-        if self._settling:
-            self._settling = 0
-            self.uncertain = False
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -385,6 +393,8 @@ class ServerConnection(asyncio.Protocol):
         if client is not None and not client.unsynced and not client.mid_message:
             if self.uncertain and self.status == IDLE:
                 self.settle()
+                return
+            if self.owed:
                 return
             if self.stray_names and self.status == IDLE:
                 self._close_strays()
@@ -490,6 +500,8 @@ class ServerConnection(asyncio.Protocol):
 
     async def all_answered(self) -> None:
         """Wait until nothing is owed. Raises: ProxyError if the connection is lost meanwhile."""
+        if self.closing:
+            raise self.fatal or TargetUnavailableError("server closed the connection unexpectedly")
         if self.owed:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)

@@ -416,9 +416,10 @@ class Pool:
             if client.heard or client.held_back or working:
                 client.heard = False
                 client.silent_since = now
-            elif client.silent_since + timeout <= now and (server.status != IDLE or not client.finished):
-                if client.session.pins and server.status == IDLE and not client.unsynced:
-                    continue
+                continue
+            # What is pinned may be idle for as long as it likes.
+            unfinished = server.status != IDLE or client.unsynced or client.mid_message or server.answering
+            if unfinished and client.silent_since + timeout <= now:
                 client.fail(ProxyError("terminating connection due to idle-in-transaction timeout", sqlstate="25P03"))
 
     @property

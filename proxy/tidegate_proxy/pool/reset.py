@@ -27,6 +27,8 @@ async def reset(
     Returns: whether the connection is as good as new; if not, it must be closed.
     Raises: ProxyError when the connection is lost meanwhile.
     """
+    if server.closing:
+        return False
     if mid_message:
         # Nothing that we could send would be understood. Closing alone would let the query run on.
         if server.owed:

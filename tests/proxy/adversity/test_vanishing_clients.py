@@ -153,7 +153,7 @@ def test_in_a_copy_from_the_server(narrow_proxy: ProxyProcess, vanish: Vanish) -
     with RawClient(narrow_proxy.parameters) as next_one:
         pid = backend_pid(next_one)
         client = RawClient(narrow_proxy.parameters)
-        client.send(encode.query("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000000)) TO STDOUT"))
+        client.send(encode.query("COPY (SELECT repeat('x', 100000) FROM generate_series(1, 100000)) TO STDOUT"))
         client.read_until("d")
         vanish_unread(client, vanish)
         until_nothing_runs(narrow_proxy)
