@@ -90,7 +90,12 @@ def _parse_message(name: bytes, body: bytes) -> bytes:
 
 
 class ClientOwner(Protocol):
-    """What a client connection asks of its pool."""
+    """What a client connection asks of its pool.
+
+    `plan_generation` changes whenever plans of statements that were prepared before may be out of date.
+    """
+
+    plan_generation: bytes
 
     def acquire(self, client: ClientConnection) -> ServerConnection | None:
         """A server connection now, or None: then `server_granted` or `borrow_failed` is called later."""
@@ -123,7 +128,7 @@ class ClientOwner(Protocol):
         """Do what a CancelRequest for this client asks."""
 
     def schema_changed(self) -> None:
-        """Something was altered or dropped: prepared statements may have plans that are out of date."""
+        """Something was altered or dropped: plans may be out of date."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -475,7 +480,7 @@ class ClientConnection(asyncio.Protocol):
             server.stray_names.append(name)
             taken = _parse_message(name, _EMPTY_STATEMENT)
             return (before, taken, taken)
-        statement = intern_statement(body, self.session.context, suspicion)
+        statement = intern_statement(body, self.session.context + self.owner.plan_generation, suspicion)
         self._statements[name] = statement
 
         def undo() -> None:

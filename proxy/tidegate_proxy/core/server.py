@@ -197,6 +197,8 @@ class ServerConnection(asyncio.Protocol):
             elif self._internal:
                 self._read_internal(kind, body)
                 pos = start = end
+            elif self._settling == 2:
+                pos = start = end
             elif self._read(kind, body):
                 pos = end
             else:
@@ -267,11 +269,6 @@ class ServerConnection(asyncio.Protocol):
         if tag in (b"DISCARD ALL\0", b"DISCARD SEQUENCES\0") and self.client is not None:
             self.client.sequences_forgotten()
 
-    def forget_prepared(self) -> None:
-        """What is prepared here is out of date: close it as soon as nothing is under way."""
-        self.stray_names += self.prepared
-        self.prepared.clear()
-
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed
         while owed and owed[0] == COPY_DONE:
@@ -284,9 +281,9 @@ class ServerConnection(asyncio.Protocol):
             self.copy_in = False
             # Which Sync the server goes on from depends on how far it had read.
             self.uncertain = self.uncertain or self._copy_syncs_dropped
-        if b"\0C0A000\0" in body[:80]:
-            # Perhaps "cached plan must not change result type": clients that prepare anew shall get a new plan.
-            self.forget_prepared()
+        if self.client is not None and b"\0RRevalidateCachedQuery\0" in body:
+            # "cached plan must not change result type", in whatever language: who prepares anew needs a new plan.
+            self.client.owner.schema_changed()
         # Severity comes first, translated and then plain; nothing else needs the whole body.
         if body.startswith((b"VFATAL\0", b"VPANIC\0"), body.find(0) + 1):
             self.fatal = decode.error_from_fields(decode.parse_error_fields(body))

@@ -101,6 +101,8 @@ class Pool:
         self._welcome: dict[bytes, bytes] = {}
         self._closed = False
         self._generation = 0
+        self.plan_generation = b""
+        self._plan_generations = 0
         self._reads_sequences = False
         # How often clients were pinned, by reason.
         self.pins: Counter[str] = Counter()
@@ -292,9 +294,9 @@ class Pool:
     def prefix(self, client: ClientConnection, server: ServerConnection) -> bytes:
         """Messages that make the server's session the client's own, to be sent ahead of the client's first one."""
         messages = b""
-        surplus = len(server.prepared) - MAX_PREPARED
-        if surplus > 0:
-            for name in list(server.prepared)[:surplus]:
+        surplus = list(server.prepared)[: max(0, len(server.prepared) - MAX_PREPARED)]
+        if surplus:
+            for name in surplus:
                 messages += encode.close_statement(name)
                 del server.prepared[name]
             messages += encode.sync()
@@ -336,9 +338,10 @@ class Pool:
         self._defaults_changed()
 
     def schema_changed(self) -> None:
-        """What is prepared on any server connection may be out of date."""
-        for server in self._servers:
-            server.forget_prepared()
+        """Something was altered or dropped. Whoever prepares a statement from now on gets a new one; an old one fails or
+        goes on as PostgreSQL has it."""
+        self._plan_generations += 1
+        self.plan_generation = b"%d" % self._plan_generations
 
     def renew(self) -> None:
         """Replace every server connection when it is next free."""

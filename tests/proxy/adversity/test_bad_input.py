@@ -167,8 +167,6 @@ AFTER_LOGIN = {
     "a length of 3": b"S" + struct.pack("!i", 3),
     "a Sync of 20 KB": b"S" + struct.pack("!i", 20_000) + bytes(19_996),
     "an Execute of 20 KB": b"E" + struct.pack("!i", 20_000) + bytes(19_996),
-    "a query within a pipeline": parse(b"", b"SELECT 1") + encode.query("SELECT 1"),
-    "a function call within a pipeline": parse(b"", b"SELECT 1") + encode.message(wire.FUNCTION_CALL),
     "a Parse without a zero byte": encode.message(wire.PARSE, b"name"),
     "a Parse without a zero byte after its statement": encode.message(wire.PARSE, b"name\0SELECT 1"),
     "a Bind without a zero byte": encode.message(wire.BIND, b"portal"),

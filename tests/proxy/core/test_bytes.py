@@ -61,6 +61,8 @@ class Transport:
 class Owner:
     """A pool with one server connection."""
 
+    plan_generation = b""
+
     def __init__(self) -> None:
         self.server = ServerConnection(self, 1, b"key!", 0.0)
         self.to_server = Transport()
@@ -101,6 +103,9 @@ class Owner:
         pass
 
     def defaults_changed(self) -> None:
+        pass
+
+    def schema_changed(self) -> None:
         pass
 
     def client_lost(self, client: ClientConnection) -> None:

@@ -339,3 +339,90 @@ def test_cancel_after_the_end_and_with_a_wrong_key_hits_nobody(narrow_proxy: Pro
                 canceller.send(encode.cancel_request(client.pid, key))
                 assert canceller.is_closed()
         assert other.kinds_until() == "TDCZ"
+
+
+def test_a_query_amid_an_extended_request(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as client, RawClient(narrow_proxy.parameters) as other:
+        client.send(parse(b"", b"SELECT 1") + encode.query("SELECT 2"))
+        assert client.kinds_until() == "1TDCZ"
+        assert [kind for kind, _ in other.query("SELECT 1")] == list("TDCZ")
+        # After an error the server answers neither the rest nor the query, only the Sync.
+        client.send(parse(b"", b"nonsense") + encode.query("SELECT 2") + encode.sync())
+        assert client.kinds_until() == "EZ"
+        assert [kind for kind, _ in other.query("SELECT 1")] == list("TDCZ")
+        assert [kind for kind, _ in client.query("SELECT 1")] == list("TDCZ")
+
+
+def test_empty_queries_are_never_taken_for_the_proxys_own(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.query("CREATE TABLE t (n int)")
+        one.send(parse(b"", b"COPY t FROM STDIN") + bind() + execute() + encode.flush())
+        assert one.kinds_until("G") == "12G"
+        two.send(encode.query("SELECT 'for two'"))
+        one.send(
+            encode.message(wire.COPY_DATA, b"bad\n")
+            + encode.sync()
+            + encode.message(wire.COPY_DONE)
+            + encode.sync()
+            + encode.query("")
+        )
+        assert [one.kinds_until() for _ in range(3)] == ["EZ", "Z", "IZ"]
+        assert ("D", b"\0\x01\0\0\0\x07for two") in two.read_until()
+
+
+def test_the_unnamed_statement_of_another_client_is_out_of_reach(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.send(parse(b"", b"SELECT 'secret'") + bind() + execute() + encode.sync())
+        assert one.kinds_until() == "12DCZ"
+        for message in (bind(), describe(b"S", b"")):
+            two.send(message + encode.sync())
+            assert two.error_until()["C"] == "26000"
+
+
+def test_a_copy_that_fails_while_its_client_is_in_mid_message_frees_its_server_connection(
+    narrow_proxy: ProxyProcess,
+) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.query("CREATE TABLE t (n int)")
+        one.send(encode.query("COPY t FROM STDIN"))
+        one.kinds_until("G")
+        late = encode.message(wire.COPY_DATA, b"1\n" * 50_000)
+        one.send(encode.message(wire.COPY_DATA, b"bad\n") + late[:70_000])
+        assert one.kinds_until() == "EZ"
+        one.send(late[70_000:] + encode.message(wire.COPY_DONE))
+        assert [kind for kind, _ in two.query("SELECT 1")] == list("TDCZ")
+
+
+def test_an_error_text_that_looks_fatal_is_not(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.send(encode.query("DO $$ BEGIN RAISE EXCEPTION 'VFATAL'; END $$"))
+        assert one.error_until()["M"] == "VFATAL"
+        assert [kind for kind, _ in two.query("SELECT 1")] == list("TDCZ")
+
+
+def test_what_is_sent_before_a_goodbye_is_done(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        two.query("CREATE TABLE t (n int)")
+        one.send(encode.query("INSERT INTO t SELECT 1 FROM pg_sleep(0.2)") + encode.terminate())
+        assert one.is_closed()
+        assert ("D", b"\0\x01\0\0\0\x011") in two.query("SELECT count(*) FROM t")
+
+
+def test_skipped_messages_are_undone_in_reverse(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as client:
+        client.send(parse(b"s", b"SELECT 'old'") + parse(b"", b"SELECT 'unnamed'") + encode.sync())
+        assert client.kinds_until() == "11Z"
+        again = encode.close_statement(b"s") + parse(b"s", b"SELECT 'new'") + parse(b"", b"SELECT 'other'")
+        client.send(bind(b"", b"missing") + again + encode.sync())
+        assert client.kinds_until() == "EZ"
+        client.send(bind(b"", b"s") + execute() + bind() + execute() + encode.sync())
+        rows = [body[6:] for kind, body in client.read_until() if kind == "D"]
+        assert rows == [b"\x03old"[1:], b"unnamed"]
+
+
+def test_a_statement_whose_parse_was_skipped_in_an_earlier_request_of_a_pipeline(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as client:
+        client.send(bind(b"", b"missing") + parse(b"a", b"SELECT 9") + encode.sync())
+        client.send(parse(b"b", b"SELECT 9") + bind(b"", b"b") + execute() + encode.sync())
+        assert client.kinds_until() == "EZ"
+        assert client.kinds_until() == "12DCZ"
