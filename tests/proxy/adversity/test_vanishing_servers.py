@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -200,9 +201,10 @@ def test_too_many_connections_on_the_server_are_tried_again_until_there_is_room(
     start_proxy: StartProxy, database: Database
 ) -> None:
     with database.server.connect() as admin:
-        admin.execute(f'ALTER ROLE "{database.user}" CONNECTION LIMIT 1')  # type: ignore[call-overload]
+        admin.execute(f'ALTER ROLE "{database.user}" CONNECTION LIMIT 1')
     proxy = start_proxy(pool_size=1, borrow_timeout=1)
-    with psycopg.connect(**database.parameters, autocommit=True) as direct:
+    parameters: dict[str, Any] = database.parameters | {"autocommit": True}
+    with psycopg.connect(**parameters) as direct:
         with pytest.raises(psycopg.OperationalError) as failed:
             proxy.connect()
         assert "borrow_timeout" in str(failed.value)
