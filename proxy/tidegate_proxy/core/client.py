@@ -567,7 +567,13 @@ class ClientConnection(asyncio.Protocol):
     def shut_down(self) -> None:
         """Close with 57P01 as soon as no transaction is under way."""
         self._draining = True
-        if self.server is None and not self.waiting:
+        server = self.server
+        if server is None:
+            at_rest = not self.waiting
+        else:
+            # Pinned, else it would not have one now.
+            at_rest = server.status == IDLE and not server.owed and not self.unsynced and not self._skip
+        if at_rest:
             self.end()
 
     def end(self) -> None:
