@@ -58,7 +58,10 @@ def serve(file: Path | None) -> None:
         setup_logging(settings)
         if warning:
             logger.warning(warning)
-        _run(settings)
+        try:
+            _run(settings)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{file}: {error}" if file is not None else str(error)) from None
     except ConfigurationError as error:
         raise _ConfigurationFailure(str(error)) from None
 

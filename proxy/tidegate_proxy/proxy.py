@@ -187,6 +187,9 @@ class Proxy:
                 pool.sweep()
                 if pool.unused and not any(client.owner is pool for client in self._clients.values()):
                     del self._pools[key]
+            if self._draining.is_set():
+                for client in [*self._clients.values()]:
+                    client.shut_down()
             self._forget_the_deaf(asyncio.get_running_loop().time())
 
     def _forget_the_deaf(self, now: float) -> None:

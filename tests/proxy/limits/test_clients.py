@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.proxy.adversity.helpers import reset, value
+from tests.proxy.adversity.helpers import reset, until_running, value
 from tests.support.proxy import StartProxy, eventually
 from tests.support.rawclient import RawClient
 
@@ -54,6 +54,7 @@ def test_a_cancel_request_gets_through_when_no_client_does(start_proxy: StartPro
     proxy = start_proxy(max_client_connections=1)
     with RawClient(proxy.parameters) as client:
         client.send(encode.query("SELECT pg_sleep(3600)"))
+        until_running(proxy, "pg_sleep")
         with RawClient(proxy.parameters, login=False) as canceller:
             canceller.send(encode.cancel_request(client.pid, client.key))
             assert canceller.is_closed()
