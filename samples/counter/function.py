@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from typing import Any
 
 import psycopg
 
 import tidegate
+
+# What a function does beside its database work, such as calls to other services.
+WORK_SECONDS = float(os.environ.get("WORK_SECONDS", "0"))
 
 db = tidegate.connect()
 
@@ -25,6 +30,7 @@ def read(conn: psycopg.Connection[Any], row: int) -> None:
 
 @db.handler
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
+    time.sleep(WORK_SECONDS)
     row = int(event.get("id") or random.randint(1, 1000))  # noqa: S311 - any row will do
     db.transaction(read, row)
     # Last, so that an invocation that committed cannot fail afterwards.

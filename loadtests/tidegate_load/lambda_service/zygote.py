@@ -108,8 +108,10 @@ class Zygote:
             self._send({"failed": request["start"], "reason": str(error)})
             return False
         if pid == 0:
-            # A group of its own: what the function starts dies with it.
-            os.setsid()
+            # A group of its own: what the function starts dies with it. Not a session of its own: the kernel may share
+            # out the processors by session (autogroup), and hundreds of them would starve everyone who feeds them.
+            os.setpgid(0, 0)
+            os.nice(19)
             _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # the zygote died before the line above
                 os._exit(1)

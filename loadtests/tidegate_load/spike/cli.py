@@ -66,7 +66,16 @@ _output = click.option(
 @click.option("--max-connections", type=click.IntRange(min=5), default=100, show_default=True)
 @click.option("--pool-size", type=COUNT, default=20, show_default=True, help="The proxy's server connections.")
 @click.option("--function-timeout", type=SECONDS, default=15.0, show_default=True, help="Seconds per invocation.")
-def demo(output: Path, max_connections: int, pool_size: int, function_timeout: float, **load: Any) -> None:
+@click.option(
+    "--work",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Seconds that an invocation takes beside its database work.",
+)
+def demo(
+    output: Path, max_connections: int, pool_size: int, function_timeout: float, work: float, **load: Any
+) -> None:
     """The whole idea in small, on a PostgreSQL of its own: direct, layer alone, layer and proxy.
 
     Exit status: 0 if every promise held, 1 if one did not or a step broke, 2 for bad options, 130 after Ctrl-C.
@@ -79,6 +88,7 @@ def demo(output: Path, max_connections: int, pool_size: int, function_timeout: f
         max_connections=max_connections,
         pool_size=pool_size,
         function_timeout=function_timeout,
+        work=work,
     )
     if pool_size >= max_connections:
         raise click.UsageError(

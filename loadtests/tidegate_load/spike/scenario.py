@@ -65,6 +65,9 @@ class SpikeSize:
     max_connections: int = 100
     pool_size: int = 20
     function_timeout: float = 15.0
+    work: float = 1.0
+    """What an invocation takes beside its database work: no function does nothing else, and one that took no time could
+    hardly be in flight five hundred times."""
 
 
 @dataclass
@@ -143,7 +146,11 @@ class Stage:
             scenario.name,
             scenario.title,
             parameters=self.size.load.as_dict()
-            | {"function timeout": self.size.function_timeout, "max_connections": self.size.max_connections}
+            | {
+                "function timeout": self.size.function_timeout,
+                "work": self.size.work,
+                "max_connections": self.size.max_connections,
+            }
             | ({"pool_size": self.size.pool_size} if scenario.proxied else {}),
             function_role=ROLE,
             max_connections=self.sampler.max_connections,
@@ -236,6 +243,7 @@ class Stage:
                     "PGUSER": database["user"],
                     "PGPASSWORD": database["password"],
                     "PGSSLMODE": "disable",
+                    "WORK_SECONDS": str(self.size.work),
                 },
                 timeout=self.size.function_timeout,
                 # Lambda's own default for an account; the spike stays below it.
