@@ -338,8 +338,8 @@ class Pool:
         self._defaults_changed()
 
     def schema_changed(self) -> None:
-        """Something was altered or dropped. Whoever prepares a statement from now on gets a new one; an old one fails or
-        goes on as PostgreSQL has it."""
+        """Something was altered or dropped. Whoever prepares a statement from now on gets a new one; an old one fails
+        or goes on as PostgreSQL has it."""
         self._plan_generations += 1
         self.plan_generation = b"%d" % self._plan_generations
 
@@ -359,7 +359,7 @@ class Pool:
         self, server: ServerConnection, mid_message: bool, unsynced: bool, pinned: bool, polite: bool
     ) -> None:
         try:
-            if polite and not unsynced and not mid_message and not server.copy_in:
+            if polite and not (unsynced or mid_message or server.copy_in or server.uncertain):
                 # What was asked before the goodbye is done, however long it takes.
                 await server.all_answered()
             async with asyncio.timeout(self._settings.server_reset_timeout):
@@ -415,7 +415,8 @@ class Pool:
             client = server.client
             if client is None or timeout <= 0:
                 continue
-            working = server.answering and not server.copy_in and not client.mid_message
+            # What is uncertain may be waited for in vain.
+            working = server.answering and not (server.copy_in or server.uncertain or client.mid_message)
             if client.heard or client.held_back or working:
                 client.heard = False
                 client.silent_since = now

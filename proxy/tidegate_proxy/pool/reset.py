@@ -38,15 +38,16 @@ async def reset(
         server.transport.write(encode.copy_fail("the client is gone"))
         server.owed.append(COPY_DONE)
         unsynced = unsynced or SYNC in server.owed
-    if unsynced:
+    if unsynced or server.uncertain:
         # A bare Sync would commit what the client never meant to be committed yet.
         server.transport.write(_FAILING_EXECUTE + encode.sync())
         server.owed.append(SYNC)
     if server.owed:
         await cancel(server)
-        await server.all_answered()
+        if not server.uncertain:
+            await server.all_answered()
     if server.uncertain:
-        if server.status != IDLE:
+        if server.status != IDLE or server.closing:
             return False
         server.settle()
         await server.all_answered()

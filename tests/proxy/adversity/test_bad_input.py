@@ -263,6 +263,11 @@ def no_sync_after_execute(client: RawClient) -> None:
     client.send(parse(b"", b"SELECT 1") + bind() + execute() + encode.flush())
 
 
+def a_query_that_is_skipped(client: RawClient) -> None:
+    client.send(parse(b"", b"nonsense") + encode.query("SELECT 1"))
+    client.read_until("E")
+
+
 def half_a_copy(client: RawClient) -> None:
     client.send(encode.query("CREATE TEMP TABLE t (n int); COPY t FROM STDIN"))
     client.read_until("G")
@@ -275,7 +280,7 @@ def an_open_transaction(client: RawClient) -> None:
 
 @pytest.mark.parametrize(
     "stop",
-    [half_a_long_message, no_sync, no_sync_after_execute, half_a_copy, an_open_transaction],
+    [half_a_long_message, no_sync, no_sync_after_execute, a_query_that_is_skipped, half_a_copy, an_open_transaction],
 )
 def test_silence_that_holds_a_server_connection_ends_with_idle_transaction_timeout(
     shared: ProxyProcess, stop: Callable[[RawClient], None]
@@ -329,7 +334,7 @@ def reach(stage: str, proxy: ProxyProcess) -> RawClient:
     return client
 
 
-KINDS = b"BCDEFHPQSdcf"
+KINDS = b"BCDEFHPQSXdcf"
 
 
 def random_bytes(chooser: random.Random) -> bytes:

@@ -111,6 +111,17 @@ def test_before_its_sync_what_it_executed_is_not_committed(
         assert backend_pid(next_one) == pid
 
 
+@pytest.mark.parametrize("goodbye", [b"", encode.terminate()])
+def test_with_a_query_that_the_server_skipped_for_want_of_a_sync(narrow_proxy: ProxyProcess, goodbye: bytes) -> None:
+    with RawClient(narrow_proxy.parameters) as next_one:
+        pid = backend_pid(next_one)
+        client = RawClient(narrow_proxy.parameters)
+        client.send(parse(b"", b"nonsense") + encode.query("SELECT pg_sleep(3600)") + goodbye)
+        finish(client)
+        assert_pristine(next_one)
+        assert backend_pid(next_one) == pid
+
+
 @ways_to_vanish
 def test_with_a_pipeline_in_flight(narrow_proxy: ProxyProcess, table: str, vanish: Vanish) -> None:
     insert = parse(b"", b"INSERT INTO t VALUES (1)") + bind() + execute()
