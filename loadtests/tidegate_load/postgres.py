@@ -247,17 +247,13 @@ class EmbeddedPostgres:
 
     def connect(self, *, dbname: str = "postgres", **keywords: Any) -> psycopg.Connection[tuple[Any, ...]]:
         """A superuser's connection in autocommit mode."""
-        return psycopg.connect(
-            **self.parameters(dbname=dbname), autocommit=True, connect_timeout=10, **keywords
-        )
+        return psycopg.connect(**self.parameters(dbname=dbname), autocommit=True, connect_timeout=10, **keywords)
 
     def create_user(self, user: str, password: str) -> None:
         """Create an ordinary role that may log in with a password."""
         with self.connect() as conn:
             conn.execute(
-                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
-                    sql.Identifier(user), sql.Literal(password)
-                )
+                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(user), sql.Literal(password))
             )
 
     def create_database(self, dbname: str, owner: str | None = None) -> None:
@@ -273,13 +269,9 @@ class EmbeddedPostgres:
     def _popen(self, arguments: Sequence[str | Path], **keywords: Any) -> subprocess.Popen[bytes]:
         if self._user is not None:
             keywords |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {
-            "LC_ALL": "C"
-        }
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": "C"}
         # A session of its own: Ctrl-C in the terminal is ours to handle, and we stop the server in order.
-        return subprocess.Popen(
-            arguments, cwd=self.folder, env=environment, start_new_session=True, **keywords
-        )
+        return subprocess.Popen(arguments, cwd=self.folder, env=environment, start_new_session=True, **keywords)
 
     def _create(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-pg-"))
@@ -316,9 +308,7 @@ class EmbeddedPostgres:
         data = self.folder / "data"
         lines = [
             f"{key} = '{value}'"
-            for key, value in (
-                self.settings | {"port": str(self.port), "listen_addresses": self.host}
-            ).items()
+            for key, value in (self.settings | {"port": str(self.port), "listen_addresses": self.host}).items()
         ]
         (data / "postgresql.auto.conf").write_text("\n".join(lines) + "\n")
         (data / "pg_hba.conf").write_text("\n".join(self.hba) + "\n")

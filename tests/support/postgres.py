@@ -44,5 +44,5 @@ def database(postgres: EmbeddedPostgres) -> Iterator[Database]:
     postgres.create_database(name, owner=name)
     yield Database(postgres, name, name, password)
     with postgres.connect() as conn:
-        conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[call-overload]
-        conn.execute(f'DROP ROLE "{name}"')  # type: ignore[call-overload]
+        conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        conn.execute(f'DROP ROLE "{name}"')

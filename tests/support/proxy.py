@@ -16,7 +16,6 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from tests.support.postgres import Database
 
 START_TIMEOUT = 30.0
@@ -122,12 +121,14 @@ class ProxyProcess:
 
 
 def proxy_config(
-    database: Database, settings: Mapping[str, Any] = {}, database_settings: Mapping[str, Any] = {}
-) -> str:  # noqa: B006
-    """TOML for a proxy in front of the test's database; strings, numbers and booleans are written as JSON writes them."""
+    database: Database, settings: Mapping[str, Any], database_settings: Mapping[str, Any] | None = None
+) -> str:
+    """TOML for a proxy in front of the test's database; values are written as JSON writes them."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in ({"listen_port": 0} | dict(settings)).items()]
     lines.append(f"[databases.{json.dumps(database.name)}]")
-    target = {"host": database.server.host, "port": database.server.port, "tls": "disable"} | dict(database_settings)
+    target = {"host": database.server.host, "port": database.server.port, "tls": "disable"} | dict(
+        database_settings or {}
+    )
     lines += [f"{key} = {json.dumps(value)}" for key, value in target.items()]
     lines += [f"[users.{json.dumps(database.user)}]", f"password = {json.dumps(database.password)}"]
     return "\n".join(lines) + "\n"

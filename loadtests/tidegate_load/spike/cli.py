@@ -73,9 +73,7 @@ _output = click.option(
     show_default=True,
     help="Seconds that an invocation takes beside its database work.",
 )
-def demo(
-    output: Path, max_connections: int, pool_size: int, function_timeout: float, work: float, **load: Any
-) -> None:
+def demo(output: Path, max_connections: int, pool_size: int, function_timeout: float, work: float, **load: Any) -> None:
     """The whole idea in small, on a PostgreSQL of its own: direct, layer alone, layer and proxy.
 
     Exit status: 0 if every promise held, 1 if one did not or a step broke, 2 for bad options, 130 after Ctrl-C.

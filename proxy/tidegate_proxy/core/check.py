@@ -31,7 +31,8 @@ _NEVER_LISTED = frozenset({"role", "session_authorization"})
 class Check:
     """One question: about which kinds of state, about which parameters, and whether about all changed ones.
 
-    `reset`: those parameters that were reset rather than set; `in_advance`: it was sent together with the statement that it asks about.
+    `reset`: those parameters that were reset rather than set; `in_advance`: it was sent together with the statement
+    that it asks about.
     """
 
     kinds: tuple[str, ...]

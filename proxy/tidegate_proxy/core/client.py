@@ -7,22 +7,14 @@ message becomes (a prepared statement's name, say) depends on the connection tha
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Protocol, cast
 
-from tidegate_proxy.core.codes import FROM_CLIENT, MAX_SHORT_MESSAGE, OF_STATEMENT, SHORT
+from tidegate_proxy.core.codes import FROM_CLIENT, MAX_SHORT_MESSAGE, SHORT
+from tidegate_proxy.core.prepared import ClientStatements
 from tidegate_proxy.core.session import Session
-from tidegate_proxy.core.statements import (
-    NAME_PREFIX,
-    CloseToken,
-    InternalQuery,
-    ParseToken,
-    Statement,
-    intern_statement,
-)
-from tidegate_proxy.core.suspect import ANYTHING, LIBRARY, LONG, SEQUENCE, Suspicion, examine, examine_part, is_suspect
+from tidegate_proxy.core.suspect import is_suspect
+from tidegate_proxy.core.watch import SessionWatch
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ShutdownError
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.wire import (
@@ -43,7 +35,6 @@ from tidegate_proxy.protocol.wire import (
 )
 
 if TYPE_CHECKING:
-    from tidegate_proxy.core.check import Check
     from tidegate_proxy.core.server import ServerConnection
 
 _length_at = Struct(">I").unpack_from
@@ -61,32 +52,9 @@ MAX_MESSAGE = (1 << 30) - 1
 _READY_IDLE = encode.ready_for_query(IDLE)
 _NAMES_STATEMENT = frozenset({PARSE, BIND, DESCRIBE, CLOSE})
 _ENDS_COPY = frozenset({COPY_DONE, COPY_FAIL})
-# Bytes of a long statement that are looked at again together with its next part.
-_OVERLAP = 128
-_BY_NAME = re.compile(
-    rb"\A\s*(?P<verb>DEALLOCATE(?:\s+PREPARE)?|EXECUTE)\s+"
-    rb'(?P<any>"(?P<quoted>(?:[^"]|"")+)"|(?P<name>[a-z_]\w*))',
-    re.IGNORECASE,
-)
-# Object ids of lo_open, lo_close, loread, lowrite, lo_lseek, lo_creat, lo_create, lo_tell, lo_unlink, lo_truncate and the
-# 64-bit lo_lseek, lo_tell, lo_truncate (pg_proc.dat): what libpq calls by FunctionCall.
-_LARGE_OBJECT_FUNCTIONS = frozenset(
-    number.to_bytes(4, "big") for number in (952, 953, 954, 955, 956, 957, 715, 958, 964, 1004, 3170, 3171, 3172)
-)
-_EMPTY_STATEMENT = b"\0\0\0"
-_NOBODYS = NAME_PREFIX + b"none"
-_CLOSE_NOTHING = encode.close_statement(_NOBODYS)
 
 # Why a client is not read from: bits of one number.
 _HOLDS_ENOUGH, _SERVER_FULL = 1, 2
-
-
-def _nothing(_: InternalQuery) -> None:
-    pass
-
-
-def _parse_message(name: bytes, body: bytes) -> bytes:
-    return b"P" + _pack_length(5 + len(name) + len(body)) + name + b"\0" + body
 
 
 class ClientOwner(Protocol):
@@ -172,15 +140,8 @@ class ClientConnection(asyncio.Protocol):
         # The client has said goodbye.
         self.terminated = False
         self.closing = False
-        self._statements: dict[bytes, Statement] = {}
-        self._unnamed: bytes | None = None
-        self._unnamed_suspicion: Suspicion | None = None
-        self._unnamed_there = False
-        # The end of what was scanned of a long statement whose rest is still to come.
-        self._scanned: bytes | None = None
-        self._defaults_changed = False
-        # It dropped or altered something in the transaction under way: plans may be out of date.
-        self.changed_schema = False
+        self.watch = SessionWatch(self, session)
+        self.statements = ClientStatements(self.watch)
         self.draining = False
         self._blocked = False
         # What was received and not read yet, and the size from which on that is worth another try.
@@ -237,8 +198,10 @@ class ClientConnection(asyncio.Protocol):
         if self._skip:
             pos = min(self._skip, size)
             self._skip -= pos
-            if self._scanned is not None and server is not None:
-                self._scan_on(data[:pos])
+            if self.watch.in_long_query:
+                self.watch.long_query(data[:pos])
+                if not self._skip:
+                    self.watch.end_long_query()
             if server is None:
                 start = pos
         while size - pos >= 5:
@@ -284,20 +247,18 @@ class ClientConnection(asyncio.Protocol):
                 if end > size and size - pos < HOLD_LIMIT:
                     break
                 text = data[pos + 5 : end - 1] if end <= size else data[pos + 5 :]
-                self._unnamed = None
+                self.statements.query_sent()
                 server.request += 1
                 # If the request before it fails, PostgreSQL answers none of this until a Sync.
                 server.uncertain = server.uncertain or self.unsynced
-                if self.keeps_server or not is_suspect(text):
-                    server.owed.append(QUERY)
-                elif end > size:
-                    self._suspect_part(text)
-                    server.owed.append(QUERY)
-                else:
+                if end <= size and not self.keeps_server and is_suspect(text):
                     out.append(data[start:pos])
-                    self._suspect_query(server, data[pos:end], text, out)
+                    self.watch.query(server, data[pos:end], text, self.statements, out)
                     start = end
-                self._scanned = text[-_OVERLAP:] if end > size else None
+                else:
+                    if end > size:
+                        self.watch.long_query(text)
+                    server.owed.append(QUERY)
                 self.unsynced = False
             elif kind == SYNC:
                 if end > size:
@@ -314,7 +275,7 @@ class ClientConnection(asyncio.Protocol):
                     break
                 limit = min(end, size)
                 try:
-                    rewritten = self._rewrite(server, kind, data, pos, limit, end)
+                    rewritten = self.statements.rewrite(server, kind, data, pos, limit, end)
                 except ClientProtocolError as error:
                     self._send(server, out, data, start, pos)
                     self.fail(error)
@@ -330,8 +291,7 @@ class ClientConnection(asyncio.Protocol):
                 server.owed.append(FUNCTION_CALL)
                 server.request += 1
                 server.uncertain = server.uncertain or self.unsynced
-                if data[pos + 5 : pos + 9] not in _LARGE_OBJECT_FUNCTIONS:
-                    self._suspect(ANYTHING)
+                self.watch.function_call(data[pos + 5 : pos + 9])
                 self.unsynced = False
             elif kind in _ENDS_COPY:
                 # Outside of any request the server drops it without a word.
@@ -381,171 +341,12 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.fail(ClientProtocolError(f"invalid message length {length} for message type 0x{kind:02X}"))
 
-    # Prepared statements
-
-    def _rewrite(
-        self, server: ServerConnection, kind: int, data: bytes, pos: int, limit: int, end: int
-    ) -> tuple[bytes, ...] | None:
-        """What goes to the server in place of a message that names a statement, or None: as it is.
-
-        Parameters: the message is `data[pos:end]`, of which `data[pos:limit]` is there.
-        Raises: ClientProtocolError.
-        """
-        body = pos + 5
-        if kind == PARSE:
-            return self._parse(server, data, pos, limit, end)
-        if kind == BIND:
-            name_at = data.find(0, body, limit) + 1
-            name_end = data.find(0, name_at, limit) if name_at else -1
-        else:
-            name_at = body + 1
-            name_end = data.find(0, name_at, limit)
-        if name_end < 0:
-            raise ClientProtocolError("invalid string in message")
-        if kind != BIND and data[body] != OF_STATEMENT:
-            if kind == CLOSE:
-                server.owed.append(CloseToken())
-            return None
-        name = data[name_at:name_end]
-        if kind == CLOSE:
-            return self._close_statement(server, name)
-        if not name:
-            if kind == BIND and self._unnamed_suspicion is not None:
-                self._suspect(self._unnamed_suspicion)
-            if self._unnamed_there:
-                return None
-            if self._unnamed is None:
-                # There may be somebody else's.
-                return (
-                    data[pos : pos + 1],
-                    _pack_length(end - pos - 1 + len(_NOBODYS)),
-                    data[body:name_at],
-                    _NOBODYS,
-                    data[name_end:limit],
-                )
-            # The unnamed statement of an earlier transaction, on another server connection.
-            self._unnamed_there = True
-            server.owed.append(ParseToken(swallow=True))
-            return (_parse_message(b"", self._unnamed), data[pos:limit])
-        statement = self._statements.get(name)
-        if statement is None:
-            return None
-        if kind == BIND and statement.suspicion is not None:
-            self._suspect(statement.suspicion)
-        renamed = statement.name
-        message = (
-            data[pos : pos + 1],
-            _pack_length(end - pos - 1 + len(renamed) - len(name)),
-            data[body:name_at],
-            renamed,
-            data[name_end:limit],
-        )
-        before: list[bytes] = []
-        self._provide(server, statement, before)
-        return (*before, *message)
-
-    def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> tuple[bytes, ...] | None:
-        name_end = data.find(0, pos + 5, limit)
-        sql_end = data.find(0, name_end + 1, limit) if name_end >= 0 else -1
-        if name_end < 0 or (sql_end < 0 and end == limit):
-            raise ClientProtocolError("invalid string in message")
-        name = data[pos + 5 : name_end]
-        if end > limit:
-            # Too long to be carried from server to server: it goes as it is, and the client stays with it.
-            self._suspect(Suspicion(pins=frozenset({LONG})))
-            server.owed.append(ParseToken())
-            if name:
-                server.stray_names.append(name)
-            else:
-                self._unnamed = None
-            return None
-        body = data[name_end + 1 : end]
-        text = data[name_end + 1 : sql_end]
-        suspicion = None
-        if is_suspect(text) and not self.keeps_server:
-            suspicion = examine(text, self._standard_strings(server, text))
-        before = b""
-        if suspicion is not None and suspicion.reads_sequence:
-            before = self._forget_other_sequences(server)
-        if not name:
-            server.owed.append(ParseToken(undo=self._unnamed_restorer()))
-            self._unnamed = body
-            self._unnamed_suspicion = suspicion
-            self._unnamed_there = True
-            return (before, data[pos:end]) if before else None
-        if name in self._statements:
-            # The server itself shall say that the name is taken, under the name that the client knows.
-            server.owed.append(ParseToken(swallow=True))
-            server.owed.append(ParseToken())
-            server.stray_names.append(name)
-            taken = _parse_message(name, _EMPTY_STATEMENT)
-            return (before, taken, taken)
-        statement = intern_statement(body, self.session.context + self.owner.plan_generation, suspicion)
-        self._statements[name] = statement
-
-        def undo() -> None:
-            self._statements.pop(name, None)
-
-        if statement.name in server.prepared and not self._is_doubtful(server, statement):
-            # An empty statement draws the same ParseComplete and costs the server next to nothing.
-            self._unnamed_there = False
-            server.owed.append(ParseToken(undo=undo))
-            return (before, _parse_message(b"", _EMPTY_STATEMENT))
-        out = [before]
-        self._parse_on(server, statement, out, ParseToken(statement, undo=undo))
-        return tuple(out)
-
-    def _is_doubtful(self, server: ServerConnection, statement: Statement) -> bool:
-        """Whether the statement's Parse belongs to an earlier request, which may fail without this one's failing."""
-        return server.unconfirmed.get(statement.name, server.request) != server.request
-
-    def _parse_on(self, server: ServerConnection, statement: Statement, out: list[bytes], token: ParseToken) -> None:
-        if statement.name in server.prepared:
-            server.owed.append(CloseToken(swallow=True))
-            out.append(encode.close_statement(statement.name))
-        server.owed.append(token)
-        server.unconfirmed[statement.name] = server.request
-        server.prepared[statement.name] = statement
-        out.append(_parse_message(statement.name, statement.body))
-
-    def _unnamed_restorer(self) -> Callable[[], None]:
-        body, suspicion = self._unnamed, self._unnamed_suspicion
-
-        def restore() -> None:
-            self._unnamed, self._unnamed_suspicion, self._unnamed_there = body, suspicion, False
-
-        return restore
-
-    def _close_statement(self, server: ServerConnection, name: bytes) -> tuple[bytes, ...] | None:
-        statement = self._statements.pop(name, None) if name else None
-        if statement is None:
-            server.owed.append(CloseToken(undo=None if name else self._unnamed_restorer()))
-            if not name:
-                self._unnamed = None
-            return None
-        kept = statement
-
-        def undo() -> None:
-            self._statements[name] = kept
-
-        server.owed.append(CloseToken(undo=undo))
-        # It stays prepared on the server, for others and for later: closing what does not exist answers the same.
-        return (_CLOSE_NOTHING,)
-
-    def forget_statement(self, name: bytes) -> None:
-        """It was deallocated by SQL."""
-        self._statements.pop(name, None)
-
-    def forget_statements(self) -> None:
-        """DEALLOCATE ALL or DISCARD ALL was run."""
-        self._statements.clear()
-
     # Holding a server connection
 
     def _take(self, server: ServerConnection) -> bytes:
         self.server = server
         server.client = self
-        self._unnamed_there = False
+        self.statements.unnamed_there = False
         if self.write_blocked:
             server.transport.pause_reading()
         if server.write_blocked:
@@ -619,120 +420,6 @@ class ClientConnection(asyncio.Protocol):
         if self.draining:
             self.shut_down()
 
-    # Session state
-
-    def _standard_strings(self, server: ServerConnection, text: bytes) -> bool:
-        return b"\\" not in text or server.reported.get(b"standard_conforming_strings") != b"off"
-
-    def _examine(self, server: ServerConnection, text: bytes) -> Suspicion | None:
-        suspicion = examine(text, self._standard_strings(server, text))
-        if suspicion is not None:
-            self._suspect(suspicion)
-        return suspicion
-
-    def _suspect(self, suspicion: Suspicion) -> None:
-        if self.keeps_server:
-            return
-        for reason in self.session.note(suspicion):
-            self.owner.pinned(self, reason)
-            if reason == LIBRARY and self.server is not None:
-                self.server.tainted = True
-        if suspicion.defaults:
-            self._defaults_changed = True
-
-    def _suspect_part(self, text: bytes) -> None:
-        suspicion = examine_part(text)
-        if suspicion is not None:
-            self._suspect(suspicion)
-
-    def _scan_on(self, chunk: bytes) -> None:
-        """Look at the rest of a statement that is too long to be looked at as a whole."""
-        window = (self._scanned or b"") + chunk
-        if is_suspect(window):
-            self._suspect_part(window)
-        self._scanned = window[-_OVERLAP:] if self._skip else None
-
-    def _suspect_query(self, server: ServerConnection, message: bytes, text: bytes, out: list[bytes]) -> None:
-        """A whole Query whose text looks as if it might change the session; appends what is sent to `out`."""
-        suspicion = self._examine(server, text)
-        # Nothing of the client's is before it, neither answered yet nor in a transaction.
-        first = server.status == IDLE and not self.unsynced and server.owes_nothing_to_client
-        if suspicion is not None and suspicion.reads_sequence:
-            out.append(self._forget_other_sequences(server))
-        found = _BY_NAME.match(text)
-        if found is not None:
-            message = self._by_server_name(server, text, found, out) or message
-        server.owed.append(QUERY)
-        out.append(message)
-        if suspicion is not None and suspicion.sure_end and first:
-            # It ends its own transaction, so asking in the same breath spares a round trip.
-            check = self.session.next_check(server.applied, in_advance=True)
-            if check is not None:
-                server.ask(self, check)
-                out.append(encode.query(check.sql()))
-
-    def _by_server_name(
-        self, server: ServerConnection, text: bytes, found: re.Match[bytes], out: list[bytes]
-    ) -> bytes | None:
-        """DEALLOCATE and EXECUTE in SQL know protocol-level statements by the client's name: give the server's."""
-        name = found["quoted"].replace(b'""', b'"') if found["quoted"] is not None else found["name"].lower()
-        statement = self._statements.get(name)
-        if statement is None:
-            return None
-        if found["verb"][:1] in b"dD":
-            server.deallocating.append((name, statement))
-        self._provide(server, statement, out)
-        return encode.query(text[: found.start("any")] + statement.name + text[found.end("any") :])
-
-    def _provide(self, server: ServerConnection, statement: Statement, out: list[bytes]) -> None:
-        """Prepare a statement on the server unless it is there, and mark it as used."""
-        if statement.name in server.prepared and not self._is_doubtful(server, statement):
-            del server.prepared[statement.name]
-            server.prepared[statement.name] = statement
-        else:
-            self._parse_on(server, statement, out, ParseToken(statement, swallow=True))
-
-    def _forget_other_sequences(self, server: ServerConnection) -> bytes:
-        """currval and lastval must not tell what another client's nextval returned."""
-        self.owner.sequences_are_read(self)
-        if (
-            SEQUENCE in self.session.pins
-            or server.last_client in (0, self.pid)
-            or server.status != IDLE
-            or self.unsynced
-            or not server.owes_nothing_to_client
-        ):
-            return b""
-        server.begin_internal(_nothing)
-        return encode.query("DISCARD SEQUENCES")
-
-    def next_check(self, *, something_ran: bool) -> Check | None:
-        """What the server should be asked about the session now that no transaction is open, or None."""
-        if self.keeps_server or self.server is None:
-            return None
-        if self._defaults_changed:
-            self._defaults_changed = False
-            self.owner.defaults_changed()
-        if self.changed_schema:
-            self.changed_schema = False
-            self.owner.schema_changed()
-        if something_ran:
-            self.session.something_ran()
-        return self.session.next_check(self.server.applied)
-
-    def checked(self, server: ServerConnection, check: Check, query: InternalQuery) -> None:
-        """The server's answer."""
-        before = set(self.session.pins)
-        server.applied = self.session.answered(check, query, server.applied)
-        for reason in self.session.pins - before:
-            self.owner.pinned(self, reason)
-        if before and not self.session.pins:
-            self.owner.unpinned(self)
-
-    def sequences_forgotten(self) -> None:
-        """DISCARD ALL or DISCARD SEQUENCES was run."""
-        self.session.sequences_forgotten()
-
     def server_lost(self, error: ProxyError, requests: int, *, in_transaction: bool, mid_message: bool) -> None:
         """The server connection broke; `requests` were not answered. The client stays, if it can go on at all.
 
@@ -741,7 +428,7 @@ class ClientConnection(asyncio.Protocol):
         """
         self.server = None
         self._blocked = False
-        self._unnamed_there = False
+        self.statements.unnamed_there = False
         self._resume_reading(_SERVER_FULL)
         if mid_message:
             self.transport.abort()

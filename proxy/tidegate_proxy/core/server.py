@@ -258,16 +258,16 @@ class ServerConnection(asyncio.Protocol):
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
             self.prepared.clear()
             if self.client is not None:
-                self.client.forget_statements()
+                self.client.statements.forget_all()
         elif tag == b"DEALLOCATE\0" and self.deallocating:
             name, statement = self.deallocating.pop(0)
             self.prepared.pop(statement.name, None)
             if self.client is not None:
-                self.client.forget_statement(name)
+                self.client.statements.forget(name)
         elif tag.startswith((b"ALTER ", b"DROP ")) and self.client is not None:
-            self.client.changed_schema = True
+            self.client.watch.schema_changed = True
         if tag in (b"DISCARD ALL\0", b"DISCARD SEQUENCES\0") and self.client is not None:
-            self.client.sequences_forgotten()
+            self.client.session.sequences_forgotten()
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed
@@ -396,7 +396,7 @@ class ServerConnection(asyncio.Protocol):
             if self.stray_names and self.status == IDLE:
                 self._close_strays()
                 return
-            check = client.next_check(something_ran=not internal) if self.status == IDLE else None
+            check = client.watch.next_check(something_ran=not internal) if self.status == IDLE else None
             if check is not None:
                 self.ask(client, check)
                 self.transport.write(encode.query(check.sql()))
@@ -410,7 +410,7 @@ class ServerConnection(asyncio.Protocol):
 
     def ask(self, client: ClientConnection, check: Check) -> None:
         """Expect the answer to the question what is left in the client's session."""
-        self.begin_internal(lambda query: client.checked(self, check, query))
+        self.begin_internal(lambda query: client.watch.checked(self, check, query))
 
     def settle(self) -> None:
         """Ask something of our own: whatever comes before its answer belongs to the client, and after it nothing is

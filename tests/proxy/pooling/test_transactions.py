@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
 from tests.support.rawclient import RawClient, bind, describe, execute, parse
+
 from tidegate_proxy.protocol import encode, wire
 
 
@@ -129,14 +129,18 @@ def test_copy_in_and_out(narrow_proxy: ProxyProcess, extended: bool) -> None:
         assert other.execute("SELECT 1").fetchone() == (1,)
 
 
+def copy_with_one_bad_row(conn: psycopg.Connection[object]) -> None:
+    with conn.cursor() as cursor, cursor.copy("COPY t FROM STDIN") as copy:
+        for n in range(10_000):
+            copy.write(f"{n}\n" if n != 100 else "not a number\n")
+
+
 def test_a_copy_that_fails_half_way_leaves_everyone_else_alone(narrow_proxy: ProxyProcess) -> None:
     with narrow_proxy.connect() as conn, narrow_proxy.connect() as other:
         conn.execute("CREATE TABLE t (n int)")
         for _ in range(3):
-            with pytest.raises(psycopg.errors.InvalidTextRepresentation), conn.cursor() as cursor:
-                with cursor.copy("COPY t FROM STDIN") as copy:
-                    for n in range(10_000):
-                        copy.write(f"{n}\n" if n != 100 else "not a number\n")
+            with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+                copy_with_one_bad_row(conn)
             assert other.execute("SELECT count(*) FROM t").fetchone() == (0,)
             assert conn.execute("SELECT 1").fetchone() == (1,)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, StartProxy
 from tests.support.rawclient import RawClient, bind, execute, parse
+
 from tidegate_proxy.protocol import encode
 
 Conn = psycopg.Connection[tuple[Any, ...]]
@@ -181,12 +181,12 @@ def test_a_set_outside_a_transaction_takes_no_round_trip_of_its_own(narrow_proxy
 def test_roles_are_carried(start_proxy: StartProxy, database: Database) -> None:
     role = f"role_of_{database.name}"
     with database.server.connect() as admin:
-        admin.execute(f'CREATE ROLE "{role}"')  # type: ignore[call-overload]
-        admin.execute(f'GRANT "{role}" TO "{database.user}"')  # type: ignore[call-overload]
+        admin.execute(f'CREATE ROLE "{role}"')
+        admin.execute(f'GRANT "{role}" TO "{database.user}"')
     try:
         proxy = start_proxy(pool_size=1)
         with proxy.connect() as one, proxy.connect() as two:
-            one.execute(f'SET ROLE "{role}"')  # type: ignore[call-overload]
+            one.execute(f'SET ROLE "{role}"')
             assert one.execute("SELECT current_user::text").fetchone() == (role,)
             assert two.execute("SELECT current_user::text").fetchone() == (database.user,)
             assert one.execute("SELECT current_user::text").fetchone() == (role,)
@@ -194,14 +194,14 @@ def test_roles_are_carried(start_proxy: StartProxy, database: Database) -> None:
             assert one.execute("SELECT current_user::text").fetchone() == (database.user,)
     finally:
         with database.server.connect() as admin:
-            admin.execute(f'DROP ROLE "{role}"')  # type: ignore[call-overload]
+            admin.execute(f'DROP ROLE "{role}"')
 
 
 def test_session_authorization_is_carried(start_proxy: StartProxy, database: Database) -> None:
     superuser = {"user": "postgres", "password": database.server.password}
     proxy = start_proxy(pool_size=1, database_settings=superuser)
     with proxy.connect() as one, proxy.connect() as two:
-        one.execute(f'SET SESSION AUTHORIZATION "{database.user}"')  # type: ignore[call-overload]
+        one.execute(f'SET SESSION AUTHORIZATION "{database.user}"')
         assert two.execute("SELECT session_user::text, current_user::text").fetchone() == ("postgres", "postgres")
         assert one.execute("SELECT session_user::text").fetchone() == (database.user,)
         one.execute("RESET SESSION AUTHORIZATION")
@@ -210,10 +210,10 @@ def test_session_authorization_is_carried(start_proxy: StartProxy, database: Dat
 
 def test_defaults_of_a_role_reach_sessions_that_begin_later(one: Conn, two: Conn, narrow_proxy: ProxyProcess) -> None:
     user = narrow_proxy.database.user
-    one.execute(f"ALTER ROLE {user} SET work_mem TO '1234kB'")  # type: ignore[call-overload]
+    one.execute(f"ALTER ROLE {user} SET work_mem TO '1234kB'")
     with narrow_proxy.connect() as later:
         assert show(later, "work_mem") == "1234kB"
-    one.execute(f"ALTER ROLE {user} RESET ALL")  # type: ignore[call-overload]
+    one.execute(f"ALTER ROLE {user} RESET ALL")
     with narrow_proxy.connect() as later:
         assert show(later, "work_mem") == "4MB"
 

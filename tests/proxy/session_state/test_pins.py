@@ -6,9 +6,9 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
 from tests.support.rawclient import RawClient, bind, execute, parse
+
 from tidegate_proxy.protocol import encode, wire
 
 ONE_ROW = list("TDCZ")

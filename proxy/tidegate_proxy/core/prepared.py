@@ -1,0 +1,237 @@
+"""A client's prepared statements: what its Parse, Bind, Describe and Close become on whatever server it is on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from tidegate_proxy.core.codes import OF_STATEMENT
+from tidegate_proxy.core.statements import NAME_PREFIX, CloseToken, ParseToken, Statement, intern_statement
+from tidegate_proxy.core.suspect import LONG, Suspicion, is_suspect
+from tidegate_proxy.errors import ClientProtocolError
+from tidegate_proxy.protocol import encode
+from tidegate_proxy.protocol.wire import BIND, CLOSE, PARSE
+
+if TYPE_CHECKING:
+    from tidegate_proxy.core.server import ServerConnection
+    from tidegate_proxy.core.watch import SessionWatch
+
+_pack_length = Struct(">I").pack
+
+_BY_NAME = re.compile(
+    rb"\A\s*(?P<verb>DEALLOCATE(?:\s+PREPARE)?|EXECUTE)\s+"
+    rb'(?P<any>"(?P<quoted>(?:[^"]|"")+)"|(?P<name>[a-z_]\w*))',
+    re.IGNORECASE,
+)
+_EMPTY_STATEMENT = b"\0\0\0"
+_NOBODYS = NAME_PREFIX + b"none"
+_CLOSE_NOTHING = encode.close_statement(_NOBODYS)
+
+
+def _parse_message(name: bytes, body: bytes) -> bytes:
+    return b"P" + _pack_length(5 + len(name) + len(body)) + name + b"\0" + body
+
+
+class ClientStatements:
+    """The named statements of one client, and its unnamed one.
+
+    Parameters: `watch`, which is told when a statement that may change the session is about to be run.
+    """
+
+    __slots__ = ("_named", "_unnamed", "_unnamed_suspicion", "_watch", "unnamed_there")
+
+    def __init__(self, watch: SessionWatch) -> None:
+        self._watch = watch
+        self._named: dict[bytes, Statement] = {}
+        # The body of the latest Parse without a name, and whether the present server connection has it.
+        self._unnamed: bytes | None = None
+        self._unnamed_suspicion: Suspicion | None = None
+        self.unnamed_there = False
+
+    def query_sent(self) -> None:
+        """A simple query destroys the unnamed statement."""
+        self._unnamed = None
+
+    def rewrite(
+        self, server: ServerConnection, kind: int, data: bytes, pos: int, limit: int, end: int
+    ) -> tuple[bytes, ...] | None:
+        """What goes to the server in place of a message that names a statement, or None: as it is.
+
+        Parameters: the message is `data[pos:end]`, of which `data[pos:limit]` is there.
+        Raises: ClientProtocolError.
+        """
+        body = pos + 5
+        if kind == PARSE:
+            return self._parse(server, data, pos, limit, end)
+        if kind == BIND:
+            name_at = data.find(0, body, limit) + 1
+            name_end = data.find(0, name_at, limit) if name_at else -1
+        else:
+            name_at = body + 1
+            name_end = data.find(0, name_at, limit)
+        if name_end < 0:
+            raise ClientProtocolError("invalid string in message")
+        if kind != BIND and data[body] != OF_STATEMENT:
+            if kind == CLOSE:
+                server.owed.append(CloseToken())
+            return None
+        name = data[name_at:name_end]
+        if kind == CLOSE:
+            return self._close_statement(server, name)
+        if not name:
+            if kind == BIND and self._unnamed_suspicion is not None:
+                self._watch.suspect(self._unnamed_suspicion)
+            if self.unnamed_there:
+                return None
+            if self._unnamed is None:
+                # There may be somebody else's.
+                return (
+                    data[pos : pos + 1],
+                    _pack_length(end - pos - 1 + len(_NOBODYS)),
+                    data[body:name_at],
+                    _NOBODYS,
+                    data[name_end:limit],
+                )
+            # The unnamed statement of an earlier transaction, on another server connection.
+            self.unnamed_there = True
+            server.owed.append(ParseToken(swallow=True))
+            return (_parse_message(b"", self._unnamed), data[pos:limit])
+        statement = self._named.get(name)
+        if statement is None:
+            return None
+        if kind == BIND and statement.suspicion is not None:
+            self._watch.suspect(statement.suspicion)
+        renamed = statement.name
+        message = (
+            data[pos : pos + 1],
+            _pack_length(end - pos - 1 + len(renamed) - len(name)),
+            data[body:name_at],
+            renamed,
+            data[name_end:limit],
+        )
+        before: list[bytes] = []
+        self._provide(server, statement, before)
+        return (*before, *message)
+
+    def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> tuple[bytes, ...] | None:
+        name_end = data.find(0, pos + 5, limit)
+        sql_end = data.find(0, name_end + 1, limit) if name_end >= 0 else -1
+        if name_end < 0 or (sql_end < 0 and end == limit):
+            raise ClientProtocolError("invalid string in message")
+        name = data[pos + 5 : name_end]
+        if end > limit:
+            # Too long to be carried from server to server: it goes as it is, and the client stays with it.
+            self._watch.suspect(Suspicion(pins=frozenset({LONG})))
+            server.owed.append(ParseToken())
+            if name:
+                server.stray_names.append(name)
+            else:
+                self._unnamed = None
+            return None
+        body = data[name_end + 1 : end]
+        text = data[name_end + 1 : sql_end]
+        suspicion = None
+        if is_suspect(text):
+            suspicion = self._watch.examine(server, text)
+        before = b""
+        if suspicion is not None and suspicion.reads_sequence:
+            before = self._watch.forget_other_sequences(server)
+        if not name:
+            server.owed.append(ParseToken(undo=self._unnamed_restorer()))
+            self._unnamed = body
+            self._unnamed_suspicion = suspicion
+            self.unnamed_there = True
+            return (before, data[pos:end]) if before else None
+        if name in self._named:
+            # The server itself shall say that the name is taken, under the name that the client knows.
+            server.owed.append(ParseToken(swallow=True))
+            server.owed.append(ParseToken())
+            server.stray_names.append(name)
+            taken = _parse_message(name, _EMPTY_STATEMENT)
+            return (before, taken, taken)
+        statement = intern_statement(body, self._watch.statement_context, suspicion)
+        self._named[name] = statement
+
+        def undo() -> None:
+            self._named.pop(name, None)
+
+        if statement.name in server.prepared and not self._is_doubtful(server, statement):
+            # An empty statement draws the same ParseComplete and costs the server next to nothing.
+            self.unnamed_there = False
+            server.owed.append(ParseToken(undo=undo))
+            return (before, _parse_message(b"", _EMPTY_STATEMENT))
+        out = [before]
+        self._parse_on(server, statement, out, ParseToken(statement, undo=undo))
+        return tuple(out)
+
+    def by_server_name(self, server: ServerConnection, text: bytes, out: list[bytes]) -> bytes | None:
+        """DEALLOCATE and EXECUTE in SQL know protocol-level statements by the client's name: give the server's.
+
+        Returns: the Query to send instead, or None; what must go before it is appended to `out`.
+        """
+        found = _BY_NAME.match(text)
+        if found is None:
+            return None
+        name = found["quoted"].replace(b'""', b'"') if found["quoted"] is not None else found["name"].lower()
+        statement = self._named.get(name)
+        if statement is None:
+            return None
+        if found["verb"][:1] in b"dD":
+            server.deallocating.append((name, statement))
+        self._provide(server, statement, out)
+        return encode.query(text[: found.start("any")] + statement.name + text[found.end("any") :])
+
+    def _provide(self, server: ServerConnection, statement: Statement, out: list[bytes]) -> None:
+        """Prepare a statement on the server unless it is there, and mark it as used."""
+        if statement.name in server.prepared and not self._is_doubtful(server, statement):
+            del server.prepared[statement.name]
+            server.prepared[statement.name] = statement
+        else:
+            self._parse_on(server, statement, out, ParseToken(statement, swallow=True))
+
+    def _is_doubtful(self, server: ServerConnection, statement: Statement) -> bool:
+        """Whether the statement's Parse belongs to an earlier request, which may fail without this one's failing."""
+        return server.unconfirmed.get(statement.name, server.request) != server.request
+
+    def _parse_on(self, server: ServerConnection, statement: Statement, out: list[bytes], token: ParseToken) -> None:
+        if statement.name in server.prepared:
+            server.owed.append(CloseToken(swallow=True))
+            out.append(encode.close_statement(statement.name))
+        server.owed.append(token)
+        server.unconfirmed[statement.name] = server.request
+        server.prepared[statement.name] = statement
+        out.append(_parse_message(statement.name, statement.body))
+
+    def _unnamed_restorer(self) -> Callable[[], None]:
+        body, suspicion = self._unnamed, self._unnamed_suspicion
+
+        def restore() -> None:
+            self._unnamed, self._unnamed_suspicion, self.unnamed_there = body, suspicion, False
+
+        return restore
+
+    def _close_statement(self, server: ServerConnection, name: bytes) -> tuple[bytes, ...] | None:
+        statement = self._named.pop(name, None) if name else None
+        if statement is None:
+            server.owed.append(CloseToken(undo=None if name else self._unnamed_restorer()))
+            if not name:
+                self._unnamed = None
+            return None
+        kept = statement
+
+        def undo() -> None:
+            self._named[name] = kept
+
+        server.owed.append(CloseToken(undo=undo))
+        # It stays prepared on the server, for others and for later: closing what does not exist answers the same.
+        return (_CLOSE_NOTHING,)
+
+    def forget(self, name: bytes) -> None:
+        """It was deallocated by SQL."""
+        self._named.pop(name, None)
+
+    def forget_all(self) -> None:
+        """DEALLOCATE ALL or DISCARD ALL was run."""
+        self._named.clear()

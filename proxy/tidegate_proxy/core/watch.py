@@ -1,0 +1,163 @@
+"""Watches what a client sends for statements that may change its session, and asks the server what came of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tidegate_proxy.core.session import Session
+from tidegate_proxy.core.statements import InternalQuery
+from tidegate_proxy.core.suspect import (
+    ANYTHING,
+    LIBRARY,
+    SEQUENCE,
+    Suspicion,
+    examine,
+    examine_part,
+    is_suspect,
+)
+from tidegate_proxy.protocol import encode
+from tidegate_proxy.protocol.wire import IDLE, QUERY
+
+if TYPE_CHECKING:
+    from tidegate_proxy.core.check import Check
+    from tidegate_proxy.core.client import ClientConnection
+    from tidegate_proxy.core.prepared import ClientStatements
+    from tidegate_proxy.core.server import ServerConnection
+
+# Bytes of a long statement that are looked at again together with its next part.
+_OVERLAP = 128
+# Object ids of lo_open, lo_close, loread, lowrite, lo_lseek, lo_creat, lo_create, lo_tell, lo_unlink, lo_truncate and
+# the 64-bit lo_lseek, lo_tell, lo_truncate (pg_proc.dat): what libpq calls by FunctionCall.
+_LARGE_OBJECT_FUNCTIONS = frozenset(
+    number.to_bytes(4, "big") for number in (952, 953, 954, 955, 956, 957, 715, 958, 964, 1004, 3170, 3171, 3172)
+)
+
+
+def _nothing(_: InternalQuery) -> None:
+    pass
+
+
+class SessionWatch:
+    """What one client does to its session.
+
+    Parameters: `client`, and its `session`.
+    """
+
+    __slots__ = ("_client", "_defaults_changed", "_scanned", "schema_changed", "session")
+
+    def __init__(self, client: ClientConnection, session: Session) -> None:
+        self._client = client
+        self.session = session
+        # The end of what was looked at of a long statement whose rest is still to come.
+        self._scanned: bytes | None = None
+        self._defaults_changed = False
+        # It dropped or altered something in the transaction under way: plans may be out of date.
+        self.schema_changed = False
+
+    @property
+    def statement_context(self) -> bytes:
+        """What decides, beside its text, whether a statement is the same as another client's."""
+        return self.session.context + self._client.owner.plan_generation
+
+    # While statements are sent
+
+    def examine(self, server: ServerConnection, text: bytes) -> Suspicion | None:
+        """What a suspect text may change; see `suspect.examine`."""
+        if self._client.keeps_server:
+            return None
+        standard_strings = b"\\" not in text or server.reported.get(b"standard_conforming_strings") != b"off"
+        return examine(text, standard_strings)
+
+    def suspect(self, suspicion: Suspicion) -> None:
+        """A statement that may change the session is about to be run."""
+        if self._client.keeps_server:
+            return
+        for reason in self.session.note(suspicion):
+            self._client.owner.pinned(self._client, reason)
+            if reason == LIBRARY and self._client.server is not None:
+                self._client.server.tainted = True
+        if suspicion.defaults:
+            self._defaults_changed = True
+
+    def query(
+        self, server: ServerConnection, message: bytes, text: bytes, statements: ClientStatements, out: list[bytes]
+    ) -> None:
+        """A whole Query that is suspect is sent: appends it to `out`, with what goes before and behind it."""
+        suspicion = self.examine(server, text)
+        # Nothing of the client's is before it, neither unanswered nor in a transaction.
+        first = server.status == IDLE and not self._client.unsynced and server.owes_nothing_to_client
+        if suspicion is not None:
+            self.suspect(suspicion)
+            if suspicion.reads_sequence:
+                out.append(self.forget_other_sequences(server))
+        message = statements.by_server_name(server, text, out) or message
+        server.owed.append(QUERY)
+        out.append(message)
+        if suspicion is not None and suspicion.sure_end and first:
+            # It ends its own transaction, so asking in the same breath spares a round trip.
+            check = self.session.next_check(server.applied, in_advance=True)
+            if check is not None:
+                server.ask(self._client, check)
+                out.append(encode.query(check.sql()))
+
+    def function_call(self, function: bytes) -> None:
+        """A FunctionCall of the function with this object id, four bytes as they are sent."""
+        if function not in _LARGE_OBJECT_FUNCTIONS:
+            self.suspect(ANYTHING)
+
+    def long_query(self, part: bytes) -> None:
+        """The next part of a Query that is too long to be looked at as a whole."""
+        window = (self._scanned or b"") + part
+        if is_suspect(window):
+            suspicion = examine_part(window)
+            if suspicion is not None:
+                self.suspect(suspicion)
+        self._scanned = window[-_OVERLAP:]
+
+    @property
+    def in_long_query(self) -> bool:
+        """Whether the message that is still coming is a Query that is looked at in parts."""
+        return self._scanned is not None
+
+    def end_long_query(self) -> None:
+        """Its last part has come."""
+        self._scanned = None
+
+    def forget_other_sequences(self, server: ServerConnection) -> bytes:
+        """currval and lastval must not tell what another client's nextval returned."""
+        self._client.owner.sequences_are_read(self._client)
+        if (
+            SEQUENCE in self.session.pins
+            or server.last_client in (0, self._client.pid)
+            or server.status != IDLE
+            or self._client.unsynced
+            or not server.owes_nothing_to_client
+        ):
+            return b""
+        server.begin_internal(_nothing)
+        return encode.query("DISCARD SEQUENCES")
+
+    # When they are answered
+
+    def next_check(self, *, something_ran: bool) -> Check | None:
+        """What the server should be asked about the session now that no transaction is open, or None."""
+        if self._client.keeps_server or self._client.server is None:
+            return None
+        if self._defaults_changed:
+            self._defaults_changed = False
+            self._client.owner.defaults_changed()
+        if self.schema_changed:
+            self.schema_changed = False
+            self._client.owner.schema_changed()
+        if something_ran:
+            self.session.something_ran()
+        return self.session.next_check(self._client.server.applied)
+
+    def checked(self, server: ServerConnection, check: Check, query: InternalQuery) -> None:
+        """The server's answer."""
+        before = set(self.session.pins)
+        server.applied = self.session.answered(check, query, server.applied)
+        for reason in self.session.pins - before:
+            self._client.owner.pinned(self._client, reason)
+        if before and not self.session.pins:
+            self._client.owner.unpinned(self._client)
