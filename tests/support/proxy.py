@@ -124,7 +124,7 @@ def proxy_config(
     database: Database, settings: Mapping[str, Any], database_settings: Mapping[str, Any] | None = None
 ) -> str:
     """TOML for a proxy in front of the test's database; values are written as JSON writes them."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in ({"listen_port": 0} | dict(settings)).items()]
+    lines = [f"{key} = {json.dumps(value)}" for key, value in ({"listen_port": 0} | dict(settings or {})).items()]
     lines.append(f"[databases.{json.dumps(database.name)}]")
     target = {"host": database.server.host, "port": database.server.port, "tls": "disable"} | dict(
         database_settings or {}
