@@ -121,7 +121,7 @@ class ProxyProcess:
 
 
 def proxy_config(
-    database: Database, settings: Mapping[str, Any], database_settings: Mapping[str, Any] | None = None
+    database: Database, settings: Mapping[str, Any] | None = None, database_settings: Mapping[str, Any] | None = None
 ) -> str:
     """TOML for a proxy in front of the test's database; values are written as JSON writes them."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in ({"listen_port": 0} | dict(settings or {})).items()]
