@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.proxy.adversity.helpers import assert_pristine, cpu_time, value
-from tests.support.proxy import ProxyProcess, StartProxy
+from tests.support.postgres import Database
+from tests.support.proxy import ProxyProcess, proxy_config
 from tests.support.rawclient import RawClient, bind, describe, execute, parse
 
+from tidegate_load.postgres import EmbeddedPostgres
 from tidegate_proxy.protocol import encode, wire
 from tidegate_proxy.protocol.decode import parse_error_fields
 
@@ -26,23 +28,38 @@ def startup(*parameters: bytes, version: int = wire.PROTOCOL_3_0) -> bytes:
     return struct.pack("!i", len(body) + 4) + body
 
 
-@pytest.fixture
-def shared(start_proxy: StartProxy) -> Iterator[ProxyProcess]:
-    """A proxy with one server connection, on which a healthy client works before, between and after."""
-    proxy = start_proxy(pool_size=1, idle_transaction_timeout=1, client_login_timeout=3)
-    with RawClient(proxy.parameters) as healthy:
-        value(healthy, "SELECT 1")
-        before = proxy.resident_memory()
+@pytest.fixture(scope="module")
+def process(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    """One proxy for all, so that whatever goes wrong for one bad client has time to show."""
+    database = Database(postgres, "bad_input", "bad_input", "s3cret-bad-input")
+    postgres.create_user(database.user, database.password)
+    postgres.create_database(database.name, owner=database.user)
+    settings = {"pool_size": 1, "idle_transaction_timeout": 1, "client_login_timeout": 3}
+    proxy = ProxyProcess(tmp_path_factory.mktemp("proxy"), database, proxy_config(database, settings))
+    try:
+        proxy.wait_until_listening()
         yield proxy
+    finally:
+        proxy.close()
+
+
+@pytest.fixture
+def shared(process: ProxyProcess) -> Iterator[ProxyProcess]:
+    """A proxy with one server connection, on which a healthy client works before, between and after."""
+    with RawClient(process.parameters) as healthy:
+        value(healthy, "SELECT 1")
+        before = process.resident_memory()
+        yield process
         assert_pristine(healthy)
-        # The first round trips may still be those of the bad client's end.
-        for _ in range(20):
-            value(healthy, "SELECT 1")
-        spent = cpu_time(proxy)
-        for _ in range(20):
-            value(healthy, "SELECT 1")
-        assert cpu_time(proxy) - spent < 0.5
-        assert proxy.resident_memory() - before < 16 * MEGABYTE
+        assert_idle(process, healthy)
+        assert process.resident_memory() - before < 16 * MEGABYTE
+
+
+def assert_idle(proxy: ProxyProcess, healthy: RawClient) -> None:
+    """While a query sleeps, the proxy does: a busy loop would take all of that time."""
+    spent = cpu_time(proxy)
+    value(healthy, "SELECT pg_sleep(0.1)")
+    assert cpu_time(proxy) - spent < 0.05
 
 
 def raw(proxy: ProxyProcess) -> RawClient:
@@ -299,18 +316,22 @@ def test_silence_that_holds_nothing_is_allowed(shared: ProxyProcess, stop: Calla
         stop(client)
         for _ in range(20):
             assert value(other, "SELECT 1") == "1"
+        assert_idle(shared, other)
         client.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             client.socket.recv(1)
 
 
-@pytest.mark.parametrize(
-    "beginning", [b"", b"\0", encode.startup_message({"user": "x"})[:-3], encode.startup_message({"user": "x"})]
-)
-def test_silence_before_the_login_ends_with_client_login_timeout(shared: ProxyProcess, beginning: bytes) -> None:
-    with raw(shared) as client:
-        client.send(beginning)
-        client_answer(client)
+def test_silence_before_the_login_ends_with_client_login_timeout(shared: ProxyProcess) -> None:
+    packet = encode.startup_message({"user": "x"})
+    clients = [raw(shared) for _ in range(4)]
+    with RawClient(shared.parameters) as other:
+        for client, beginning in zip(clients, (b"", b"\0", packet[:-3], packet), strict=True):
+            client.send(beginning)
+        assert_idle(shared, other)
+        for client in clients:
+            client_answer(client)
+            client.socket.close()
 
 
 def test_a_connection_that_says_nothing_and_goes_is_no_fault(shared: ProxyProcess) -> None:
