@@ -10,6 +10,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__
+from tidegate_proxy.console import console
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.core.session import Session
 from tidegate_proxy.errors import (
@@ -96,6 +97,9 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     if (packet.major, packet.minor) > (3, 0) or packet.unsupported_protocol_options:
         stream.write(encode.negotiate_protocol_version(packet.unsupported_protocol_options))
     await authenticate_client(stream, packet.user, proxy.verifiers.get(packet.user))
+    if packet.database == console.DATABASE and console.DATABASE not in settings.databases:
+        _start_console(proxy, stream, packet)
+        return
     pool = proxy.pool(packet.database, packet.user)
     # From here on the client waits for us: `borrow_timeout` ends that, with an error that says why.
     deadline.reschedule(asyncio.get_running_loop().time() + settings.borrow_timeout + settings.server_connect_timeout)
@@ -118,6 +122,19 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     proxy.add_client(client)
     stream.write(greeting(parameters, pid, key))
     stream.hand_over(client)
+
+
+def _start_console(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None:
+    if packet.user not in proxy.settings.console_users:
+        raise AuthenticationError(
+            f'user "{packet.user}" may not use the admin console',
+            sqlstate="42501",
+            hint='Name the user in "console_users".',
+        )
+    parameters = {b"server_version": __version__.encode(), b"client_encoding": b"UTF8", b"server_encoding": b"UTF8"}
+    pid, key = random_cancel_key()
+    stream.write(greeting(parameters, pid, key))
+    stream.hand_over(console.Console(proxy))
 
 
 def random_cancel_key() -> tuple[int, bytes]:

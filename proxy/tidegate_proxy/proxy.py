@@ -10,8 +10,10 @@ import logging
 import signal
 import socket
 import ssl
+from collections.abc import Iterable
 
 from tidegate_proxy import __version__
+from tidegate_proxy.console.console import Console
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.errors import ClientProtocolError, TargetUnavailableError
 from tidegate_proxy.login import login, random_cancel_key
@@ -54,6 +56,7 @@ class Proxy:
         # Clients that are closed but have not taken all of what was sent, and since when.
         self._leaving: dict[ClientConnection, float] = {}
         self._logins: set[asyncio.Task[None]] = set()
+        self.consoles: set[Console] = set()
         self._listeners: list[socket.socket] = []
         self._draining = asyncio.Event()
         self._forced = asyncio.Event()
@@ -132,6 +135,8 @@ class Proxy:
             task.cancel()
         for client in [*self._clients.values()]:
             client.shut_down()
+        for console in [*self.consoles]:
+            console.end()
         if self._clients:
             waits = [asyncio.ensure_future(event.wait()) for event in (self._empty, self._forced)]
             _, late = await asyncio.wait(
@@ -239,7 +244,8 @@ class Proxy:
             own = self.settings.users.get(user)
             password = target.password if target.user is not None else own.password if own else None
             pool = Pool(
-                f"{database}/{user}",
+                database,
+                user,
                 size=self.settings.pool_size_of(target),
                 settings=self.settings,
                 connector=Connector(
@@ -254,6 +260,21 @@ class Proxy:
             )
             self._pools[database, user] = pool
         return pool
+
+    @property
+    def clients(self) -> Iterable[ClientConnection]:
+        """Every client that has logged in."""
+        return self._clients.values()
+
+    @property
+    def pools(self) -> Iterable[Pool]:
+        """Every pool that there is at present."""
+        return self._pools.values()
+
+    def pool_of(self, client: ClientConnection) -> Pool:
+        """The pool that the client belongs to."""
+        assert isinstance(client.owner, Pool)
+        return client.owner
 
     def new_cancel_key(self) -> tuple[int, bytes]:
         """Process id and key for a new client's BackendKeyData."""

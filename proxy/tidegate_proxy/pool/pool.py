@@ -65,7 +65,7 @@ class Pool:
     """The server connections of one (database, user).
 
     Parameters
-    - `name`: for messages, "database/user".
+    - `database`, `user`: as clients name them.
     - `size`: most server connections. `settings`: times.
     - `connector`: opens and cancels.
     - `client_lost`: called with each client connection that has ended; `defaults_changed` when a client has changed
@@ -74,7 +74,8 @@ class Pool:
 
     def __init__(
         self,
-        name: str,
+        database: str,
+        user: str,
         *,
         size: int,
         settings: Settings,
@@ -82,7 +83,9 @@ class Pool:
         client_lost: Callable[[ClientConnection], None],
         defaults_changed: Callable[[], None],
     ) -> None:
-        self.name = name
+        self.database = database
+        self.user = user
+        self.name = f"{database}/{user}"
         self.size = size
         self._settings = settings
         self._connector = connector

@@ -9,7 +9,11 @@ from tidegate_proxy.errors import ProxyError
 from tidegate_proxy.protocol import wire
 
 _header = struct.Struct("!Bi").pack
+_int16 = struct.Struct("!h").pack
 _int32 = struct.Struct("!i").pack
+
+# Table 0, column 0, type 25 (text), any length, no modifier, text format.
+_text_column = struct.pack("!ihihih", 0, 0, 25, -1, -1, 0)
 
 
 def message(kind: int, body: bytes = b"") -> bytes:
@@ -65,6 +69,26 @@ def _fields(severity: str, sqlstate: str, text: str, detail: str | None, hint: s
 def ready_for_query(status: int) -> bytes:
     """ReadyForQuery; `status` is wire.IDLE, wire.IN_TRANSACTION or wire.IN_FAILED_TRANSACTION."""
     return message(wire.READY_FOR_QUERY, bytes((status,)))
+
+
+def row_description(columns: Sequence[str]) -> bytes:
+    """RowDescription of columns of type text, in text format, that belong to no table."""
+    fields = b"".join(cstring(name) + _text_column for name in columns)
+    return message(wire.ROW_DESCRIPTION, _int16(len(columns)) + fields)
+
+
+def data_row(values: Sequence[str | None]) -> bytes:
+    """DataRow of texts; None is NULL."""
+    parts = [_int16(len(values))]
+    for value in values:
+        data = None if value is None else value.encode()
+        parts.append(_int32(-1) if data is None else _int32(len(data)) + data)
+    return message(wire.DATA_ROW, b"".join(parts))
+
+
+def command_complete(tag: str) -> bytes:
+    """CommandComplete."""
+    return message(wire.COMMAND_COMPLETE, cstring(tag))
 
 
 def parameter_status(name: bytes, value: bytes) -> bytes:

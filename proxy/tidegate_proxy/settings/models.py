@@ -264,6 +264,10 @@ class Settings(_Model, frozen=True):
     """PEM file with the private key of `client_tls_cert`, without a passphrase. Default: in the certificate's
     file."""
 
+    console_users: tuple[Name, ...] = ()
+    """Users who may connect to the admin console, the virtual database `pgbouncer`. They need an entry in `users` too.
+    Example: `["admin"]`."""
+
     check_targets: Flag = True
     """Whether `serve` refuses to start when a configured server can't be reached."""
 

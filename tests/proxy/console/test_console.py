@@ -1,0 +1,100 @@
+"""The admin console shows who is pinned and why."""
+
+from __future__ import annotations
+
+import subprocess
+
+import psycopg
+import pytest
+from tests.support.proxy import ProxyProcess, StartProxy, eventually
+from tests.support.rawclient import RawClient, parse
+
+from tidegate_proxy.protocol import encode
+
+
+@pytest.fixture
+def watched(start_proxy: StartProxy) -> ProxyProcess:
+    """A proxy whose test user may use the console."""
+    probe = start_proxy()
+    user = probe.database.user
+    return start_proxy(pool_size=2, console_users=[user])
+
+
+def show(proxy: ProxyProcess, word: str) -> list[dict[str, str | None]]:
+    """Rows of one SHOW, as psycopg's simple protocol gets them."""
+    with psycopg.connect(**(proxy.parameters | {"dbname": "pgbouncer"}), autocommit=True) as conn:
+        cursor = psycopg.ClientCursor(conn)
+        cursor.execute(f"SHOW {word}")
+        names = [column.name for column in cursor.description or []]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def test_clients_with_what_pins_them(watched: ProxyProcess) -> None:
+    with watched.connect(application_name="pinned one") as one, watched.connect(application_name="free one"):
+        one.execute("CREATE TEMP TABLE t (a int)")
+        one.execute("LISTEN c")
+
+        def clients_by_name() -> dict[str | None, dict[str, str | None]]:
+            return {row["application_name"]: row for row in show(watched, "CLIENTS")}
+
+        # The server is asked after the client has its answer.
+        eventually(lambda: clients_by_name()["pinned one"]["pinned"] == "listen, temporary object")
+        clients = clients_by_name()
+        assert clients["pinned one"]["state"] == "active"
+        assert clients["pinned one"]["link"] == str(one.execute("SELECT pg_backend_pid()").fetchone()[0])  # type: ignore[index]
+        assert clients["free one"]["pinned"] is None
+        assert clients["free one"]["state"] == "idle"
+
+
+def test_pins_are_counted_by_reason(watched: ProxyProcess) -> None:
+    with watched.connect() as one:
+        for _ in range(2):
+            one.execute("LISTEN c")
+            one.execute("UNLISTEN c")
+        one.execute("SELECT pg_advisory_lock(1)")
+        expected = {"listen": ("0", "2"), "advisory lock": ("1", "1")}
+        eventually(lambda: {row["reason"]: (row["clients"], row["total"]) for row in show(watched, "PINS")} == expected)
+
+
+def test_psql_talks_to_the_console(watched: ProxyProcess) -> None:
+    parameters = watched.parameters
+    psql = subprocess.run(
+        [watched.database.server.tool("psql"), "-At", "-c", "SHOW VERSION", "-c", "show help"],
+        env={
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(parameters["port"]),
+            "PGUSER": parameters["user"],
+            "PGPASSWORD": parameters["password"],
+            "PGDATABASE": "pgbouncer",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert psql.stdout.startswith("Tidegate ")
+    assert "SHOW CLIENTS|" in psql.stdout
+
+
+def test_an_unknown_command_is_an_error_with_a_hint(watched: ProxyProcess) -> None:
+    with RawClient(watched.parameters | {"dbname": "pgbouncer"}) as client:
+        client.send(encode.query("SHOW NOTHING"))
+        fields = client.error_until()
+        assert fields["C"] == "42601"
+        assert "SHOW CLIENTS" in fields["H"]
+        client.send(encode.query(";"))
+        assert client.kinds_until() == "IZ"
+        client.send(parse(b"", b"SHOW CLIENTS"))
+        assert client.error_until("E")["C"] == "0A000"
+        assert client.is_closed()
+
+
+def test_only_those_who_may_get_in(proxy: ProxyProcess) -> None:
+    with pytest.raises(psycopg.OperationalError, match="may not use the admin console"):
+        psycopg.connect(**(proxy.parameters | {"dbname": "pgbouncer"}))
+
+
+def test_the_console_does_not_hold_up_a_drain(watched: ProxyProcess) -> None:
+    with RawClient(watched.parameters | {"dbname": "pgbouncer"}) as client:
+        assert watched.stop() == 0
+        assert client.is_closed()
