@@ -231,7 +231,7 @@ class Relay:
             return
         self.accepted += 1
         try:
-            server = socket.create_connection(self.target, timeout=5)
+            server = socket.create_connection(self.target, timeout=30)
         except OSError:
             _close(client, reset=True)
             return
