@@ -54,6 +54,10 @@ class Check:
             sql += ";SELECT pg_catalog.lower(name), setting FROM pg_catalog.pg_settings WHERE source = 'session'"
         return sql
 
+    def tells_source(self, name: str) -> bool:
+        """Whether the answer has a value for this parameter only if it was set in the session."""
+        return self.all_changed and "." not in name and name not in _NEVER_LISTED
+
     def read(self, rows: Sequence[Sequence[bytes | None]]) -> tuple[set[str], dict[str, str | None]]:
         """The kinds of which something is left, and the parameters' values (None: no such parameter)."""
         first, *others = rows or [[]]
@@ -61,7 +65,7 @@ class Check:
         values: dict[str, str | None] = {}
         for name, value in zip(self.names, first[len(self.kinds) :], strict=False):
             values[name] = None if value is None else value.decode(errors="surrogateescape")
-            if self.all_changed and "." not in name and name not in _NEVER_LISTED:
+            if self.tells_source(name):
                 values[name] = None  # unless it is among the changed ones
         for changed, setting in others:
             if changed is not None and setting is not None:

@@ -86,7 +86,7 @@ class Session:
             self._asked = False
             self.failed = False
         self._ask |= suspicion.ask
-        self._set |= suspicion.names - suspicion.reset
+        self._set |= suspicion.names
         self._reset |= suspicion.reset
         self._reset_all = self._reset_all or suspicion.reset_all
         new = suspicion.pins - self.pins
@@ -111,12 +111,13 @@ class Session:
         names = self._set | self._reset | self._kept
         if self._reset_all:
             names |= applied.keys() | self.parameters.keys()
+        reset = names if self._reset_all else self._reset
         check = Check(
             tuple(sorted(kinds)),
             tuple(sorted(names)),
-            frozenset(names if self._reset_all else self._reset) - self._set,
-            # After a failure a value alone does not tell whether it was set or is the server's own.
-            all_changed=self._always_ask or (bool(names) and self.failed),
+            frozenset(reset - self._set),
+            # After a failure, or a SET and a RESET, a value alone does not tell whether it was set or is the server's.
+            all_changed=self._always_ask or (bool(names) and self.failed) or not self._set.isdisjoint(reset),
             in_advance=in_advance,
         )
         self._kept |= self._set
@@ -145,20 +146,19 @@ class Session:
         self.pins = {pin for pin in self.pins if pin not in check.kinds} | left
         parameters, applied = dict(self.parameters), dict(applied)
         for name, value in values.items():
-            if name in check.reset:
+            if not check.tells_source(name) and name in check.reset:
                 if value == applied.get(name):
                     continue  # rolled back, or nothing to reset
-                # The server is back at its own beginning; the client is to be back at that of its session.
-                applied.pop(name, None)
-                if name in self.startup:
-                    parameters[name] = self.startup[name]
-                else:
-                    parameters.pop(name, None)
-            elif value is None:
-                parameters.pop(name, None)
-                applied.pop(name, None)
-            else:
+                value = None
+            if value is not None:
                 parameters[name] = applied[name] = value
+                continue
+            # The server is back at its own beginning; the client is to be back at that of its session.
+            applied.pop(name, None)
+            if name in self.startup:
+                parameters[name] = self.startup[name]
+            else:
+                parameters.pop(name, None)
         if parameters != self.parameters:
             self.parameters = parameters
             self._context = None

@@ -274,12 +274,13 @@ def _plain(name: bytes) -> str:
 def _set_names(rest: bytes) -> tuple[set[str], set[str]] | None:
     for pattern, known in _SET_WORDS:
         if pattern.match(rest):
-            return set(known), set(known) if re.search(rb"\bDEFAULT\b", rest, re.IGNORECASE) else set()
+            reset = re.search(rb"\b(?:DEFAULT|LOCAL)\s*\Z", rest, re.IGNORECASE)
+            return (set(), set(known)) if reset else (set(known), set())
     match = _SET_NAME.match(rest)
     if match is None:
         return None
     name = {_plain(match["name"])}
-    return name, name if re.match(rb"DEFAULT\s*\Z", match["value"], re.IGNORECASE) else set()
+    return (set(), name) if re.match(rb"DEFAULT\s*\Z", match["value"], re.IGNORECASE) else (name, set())
 
 
 def _reset_names(rest: bytes) -> set[str] | None:
