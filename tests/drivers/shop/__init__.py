@@ -1,0 +1,1 @@
+"""A tiny Django app with migrations."""
