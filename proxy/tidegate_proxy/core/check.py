@@ -23,6 +23,14 @@ _QUESTIONS = {
 """SQL that is true while state of a kind is left. Each is asked after the transaction, so what has ended with it, like
 an advisory lock of the transaction's own, is gone."""
 
+# The answer comes in the client's encoding, whichever that is: in hexadecimal digits it is the same in all of them.
+_PLAIN = "pg_catalog.encode(pg_catalog.convert_to({}, 'UTF8'), 'hex')"
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else bytes.fromhex(value.decode()).decode()
+
+
 # Not in pg_settings, though they may be set.
 _NEVER_LISTED = frozenset({"role", "session_authorization"})
 
@@ -48,10 +56,11 @@ class Check:
         from tidegate_proxy.pool.session import literal
 
         columns = [_QUESTIONS[kind] for kind in self.kinds]
-        columns += [f"pg_catalog.current_setting({literal(name)}, true)" for name in self.names]
+        columns += [_PLAIN.format(f"pg_catalog.current_setting({literal(name)}, true)") for name in self.names]
         sql = "SELECT " + ", ".join(columns)
         if self.all_changed:
-            sql += ";SELECT pg_catalog.lower(name), setting FROM pg_catalog.pg_settings WHERE source = 'session'"
+            sql += ";SELECT pg_catalog.lower(name), " + _PLAIN.format("setting")
+            sql += " FROM pg_catalog.pg_settings WHERE source = 'session'"
         return sql
 
     def tells_source(self, name: str) -> bool:
@@ -64,10 +73,10 @@ class Check:
         left = {kind for kind, value in zip(self.kinds, first, strict=False) if value == b"t"}
         values: dict[str, str | None] = {}
         for name, value in zip(self.names, first[len(self.kinds) :], strict=False):
-            values[name] = None if value is None else value.decode(errors="surrogateescape")
+            values[name] = _text(value)
             if self.tells_source(name):
                 values[name] = None  # unless it is among the changed ones
         for changed, setting in others:
-            if changed is not None and setting is not None:
-                values[changed.decode()] = setting.decode(errors="surrogateescape")
+            if changed is not None:
+                values[changed.decode()] = _text(setting)
         return left, values

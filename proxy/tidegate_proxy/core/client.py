@@ -11,7 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tidegate_proxy.core.codes import FROM_CLIENT, MAX_SHORT_MESSAGE, SHORT
-from tidegate_proxy.core.prepared import ClientStatements
+from tidegate_proxy.core.prepared import AnswersFirst, ClientStatements
 from tidegate_proxy.core.session import Session
 from tidegate_proxy.core.suspect import is_suspect
 from tidegate_proxy.core.watch import SessionWatch
@@ -51,6 +51,7 @@ MAX_MESSAGE = (1 << 30) - 1
 
 _READY_IDLE = encode.ready_for_query(IDLE)
 _NAMES_STATEMENT = frozenset({PARSE, BIND, DESCRIBE, CLOSE})
+_OF_NEW_REQUEST = _NAMES_STATEMENT | {QUERY, FUNCTION_CALL}
 _ENDS_COPY = frozenset({COPY_DONE, COPY_FAIL})
 
 # Why a client is not read from: bits of one number.
@@ -144,6 +145,10 @@ class ClientConnection(asyncio.Protocol):
         self.statements = ClientStatements(self.watch)
         self.draining = False
         self._blocked = False
+        # What was sent may free the name of a statement: whatever uses names next comes after the answer.
+        self.awaits_answers = False
+        # It is held back for that reason.
+        self.waits_for_answers = False
         # What was received and not read yet, and the size from which on that is worth another try.
         self._held = bytearray()
         self._needed = 0
@@ -243,6 +248,11 @@ class ClientConnection(asyncio.Protocol):
                 prefix = self._take(server)
                 if prefix:
                     out.append(prefix)
+            if self.awaits_answers and not self.unsynced and kind in _OF_NEW_REQUEST:
+                if server.owed:
+                    self._wait_for_answers(server, out, data, start, pos)
+                    return
+                self.awaits_answers = False
             if kind == QUERY:
                 if end > size and size - pos < HOLD_LIMIT:
                     break
@@ -279,6 +289,9 @@ class ClientConnection(asyncio.Protocol):
                 except ClientProtocolError as error:
                     self._send(server, out, data, start, pos)
                     self.fail(error)
+                    return
+                except AnswersFirst:
+                    self._wait_for_answers(server, out, data, start, pos)
                     return
                 self.unsynced = True
                 if rewritten is not None:
@@ -328,6 +341,12 @@ class ClientConnection(asyncio.Protocol):
             server.transport.write(b"".join(out))
         elif start < pos:
             server.transport.write(data if start == 0 and pos == len(data) else data[start:pos])
+
+    def _wait_for_answers(self, server: ServerConnection, out: list[bytes], data: bytes, start: int, pos: int) -> None:
+        """Send what is before `pos`, and hold the rest until the server has answered a request."""
+        self._send(server, out, data, start, pos)
+        self.waits_for_answers = self._blocked = True
+        self._hold(data[pos:])
 
     def _pass_over(self, end: int, size: int) -> int:
         if end > size:
@@ -395,7 +414,7 @@ class ClientConnection(asyncio.Protocol):
     def unblock(self) -> None:
         """The proxy's own request is done."""
         if self._blocked:
-            self._blocked = False
+            self.waits_for_answers = self._blocked = False
             self._proceed()
 
     @property
@@ -416,6 +435,7 @@ class ClientConnection(asyncio.Protocol):
     def server_detached(self) -> None:
         """The server connection went back to the pool."""
         self.server = None
+        self.awaits_answers = False
         self._resume_reading(_SERVER_FULL)
         if self.draining:
             self.shut_down()
@@ -427,7 +447,7 @@ class ClientConnection(asyncio.Protocol):
         one that had pinned state on the connection must not go on as if it were still there.
         """
         self.server = None
-        self._blocked = False
+        self.waits_for_answers = self._blocked = False
         self.statements.unnamed_there = False
         self._resume_reading(_SERVER_FULL)
         if mid_message:

@@ -8,7 +8,14 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.core.codes import OF_STATEMENT
-from tidegate_proxy.core.statements import NAME_PREFIX, CloseToken, ParseToken, Statement, intern_statement
+from tidegate_proxy.core.statements import (
+    NAME_PREFIX,
+    CloseToken,
+    InternalQuery,
+    ParseToken,
+    Statement,
+    intern_statement,
+)
 from tidegate_proxy.core.suspect import LONG, Suspicion, is_suspect
 from tidegate_proxy.errors import ClientProtocolError
 from tidegate_proxy.protocol import encode
@@ -32,6 +39,10 @@ _CLOSE_NOTHING = encode.close_statement(_NOBODYS)
 
 def _parse_message(name: bytes, body: bytes) -> bytes:
     return b"P" + _pack_length(5 + len(name) + len(body)) + name + b"\0" + body
+
+
+class AnswersFirst(Exception):  # noqa: N818 -- no error
+    """What a message means depends on the answer to an earlier request."""
 
 
 class ClientStatements:
@@ -60,7 +71,7 @@ class ClientStatements:
         """What goes to the server in place of a message that names a statement, or None: as it is.
 
         Parameters: the message is `data[pos:end]`, of which `data[pos:limit]` is there.
-        Raises: ClientProtocolError.
+        Raises: ClientProtocolError; AnswersFirst, before anything was done.
         """
         body = pos + 5
         if kind == PARSE:
@@ -130,6 +141,10 @@ class ClientStatements:
             else:
                 self._unnamed = None
             return None
+        taken_by = self._named.get(name)
+        if taken_by is not None and self._is_doubtful(server, taken_by):
+            # The name is free if the Parse that took it has failed.
+            raise AnswersFirst
         body = data[name_end + 1 : end]
         text = data[name_end + 1 : sql_end]
         suspicion = None
@@ -144,7 +159,7 @@ class ClientStatements:
             self._unnamed_suspicion = suspicion
             self.unnamed_there = True
             return (before, data[pos:end]) if before else None
-        if name in self._named:
+        if taken_by is not None:
             # The server itself shall say that the name is taken, under the name that the client knows.
             server.owed.append(ParseToken(swallow=True))
             server.owed.append(ParseToken())
@@ -172,7 +187,7 @@ class ClientStatements:
         Returns: the Query to send instead, or None; what must go before it is appended to `out`.
         """
         found = _BY_NAME.match(text)
-        if found is None:
+        if found is None or server.copy_in:
             return None
         name = found["quoted"].replace(b'""', b'"') if found["quoted"] is not None else found["name"].lower()
         statement = self._named.get(name)
@@ -180,8 +195,25 @@ class ClientStatements:
             return None
         if found["verb"][:1] in b"dD":
             server.deallocating.append((name, statement))
-        self._provide(server, statement, out)
+        elif statement.suspicion is not None:
+            self._watch.suspect(statement.suspicion)
+        if statement.name not in server.prepared or statement.name in server.unconfirmed:
+            out.append(self._prepare_apart(server, statement))
         return encode.query(text[: found.start("any")] + statement.name + text[found.end("any") :])
+
+    def _prepare_apart(self, server: ServerConnection, statement: Statement) -> bytes:
+        # With a Sync of its own: after a Parse that failed the server would not even answer the Query behind it.
+        messages = _parse_message(statement.name, statement.body) + encode.sync()
+        if statement.name in server.prepared:
+            messages = encode.close_statement(statement.name) + messages
+        server.prepared[statement.name] = statement
+
+        def answered(query: InternalQuery) -> None:
+            if query.error is not None:
+                server.prepared.pop(statement.name, None)
+
+        server.begin_internal(answered)
+        return messages
 
     def _provide(self, server: ServerConnection, statement: Statement, out: list[bytes]) -> None:
         """Prepare a statement on the server unless it is there, and mark it as used."""

@@ -367,6 +367,9 @@ class ServerConnection(asyncio.Protocol):
             self._violation(READY_FOR_QUERY)
         elif not owed or (self.uncertain and self.client is not None):
             self._all_answered(isinstance(token, InternalQuery))
+        client = self.client
+        if client is not None and client.waits_for_answers and not self._settling:
+            client.unblock()
 
     def _undo(self, skipped: list[ParseToken | CloseToken]) -> None:
         """What the server skipped never happened; the last of it is taken back first."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tidegate_proxy.core.check import Check
 from tidegate_proxy.core.statements import InternalQuery
-from tidegate_proxy.core.suspect import ASKED, SEQUENCE, UNREADABLE, Suspicion
+from tidegate_proxy.core.suspect import ASKED, SEQUENCE, TEMPORARY, UNREADABLE, Suspicion
 
 # They change nothing about what a statement's text means, so clients that differ in them share prepared statements.
 _MEANINGLESS = frozenset(
@@ -53,6 +53,7 @@ class Session:
         self.parameters = startup
         # Kinds of state that keep the client on its server connection.
         self.pins: set[str] = set()
+        self._pin_if_all_is_temporary()
         # A statement has failed since the first of those that the server was not asked about.
         self.failed = False
         self._always_ask = always_ask
@@ -162,9 +163,15 @@ class Session:
         if parameters != self.parameters:
             self.parameters = parameters
             self._context = None
+        self._pin_if_all_is_temporary()
         if not self.pins:
             self._kept.clear()
         return self.parameters if applied == self.parameters else applied
+
+    def _pin_if_all_is_temporary(self) -> None:
+        """With pg_temp in the search path, nothing in a statement's text says that a table is a temporary one."""
+        if "pg_temp" in self.parameters.get("search_path", ""):
+            self.pins.add(TEMPORARY)
 
     def sequences_forgotten(self) -> None:
         """DISCARD ALL or DISCARD SEQUENCES was run."""

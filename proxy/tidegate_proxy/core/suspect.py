@@ -37,7 +37,8 @@ class Suspicion:
     `ask` are kinds of state to ask the server about; `pins` are kinds that nobody can ask about, which stay as long as
     the client does; `names` are parameters that may have been set and `reset` those that may have been reset, in lower
     case; `reset_all` stands for all of them. `sure_end`: a single SET or RESET, which outside a transaction block ends
-    its own transaction. `reads_sequence`: currval or lastval. `defaults`: ALTER ROLE or ALTER DATABASE.
+    its own transaction. `reads_sequence`: currval or lastval. `defaults`: ALTER ROLE or ALTER DATABASE. `forgets`:
+    DEALLOCATE or DISCARD, after which a prepared statement's name may be free.
     """
 
     ask: frozenset[str] = frozenset()
@@ -48,6 +49,7 @@ class Suspicion:
     sure_end: bool = False
     reads_sequence: bool = False
     defaults: bool = False
+    forgets: bool = False
 
 
 # A name and a value that are plainly what they look like, and then plainly "only in this transaction".
@@ -64,19 +66,26 @@ _BARE_START: Final = rb"(?:\A|;)\s*"
 _RAW_START: Final = rb"(?:(?:\A|;|\*/)\s*|[\r\n][ \t\f\v]*)"
 
 
+# Functions whose effect on the session is neither shown by the server nor undone by DISCARD ALL.
+_UNASKABLE: Final = (
+    rb"\bsetseed\b|\bdblink_connect|session_setup\b|(?:create|copy)_(?:physical|logical)_replication_slot"
+    rb"|\bpg_(?:start_backup|backup_start)\b"
+)
+
+
 def _gate(start: bytes) -> re.Pattern[bytes]:
     first_words = (
         _LASTING_SET,
         rb"RESET\b",
         rb"PREPARE\b(?!\s+TRANSACTION\b)",
         rb"(?:DEALLOCATE|DISCARD|EXECUTE|LISTEN|UNLISTEN|DECLARE|CLOSE|LOAD|DO)\b",
-        rb"ALTER\s+(?:ROLE|USER|DATABASE)\b",
+        rb"ALTER\s*(?:\s(?:ROLE|USER|DATABASE)\b|/\*|--)",
     )
     anywhere = (
         _CONFIG_WORD,
         rb"\bTEMP(?:ORARY)?\b|\bpg_temp|advisory_(?:un)?lock",
         rb"\b(?:nextval|currval|lastval|setval)\b",
-        rb'\bsetseed\b|\bdblink_connect|session_setup\b|\bpg_settings\b|U&"',
+        _UNASKABLE + rb'|\bpg_settings\b|U&"',
     )
     return re.compile(start + rb"(?:" + rb"|".join(first_words) + rb")|" + rb"|".join(anywhere), re.IGNORECASE)
 
@@ -118,35 +127,42 @@ _ONE_SET = re.compile(rb"\A\s*(?:SET|RESET)\b[^;]*;?\s*\Z", re.IGNORECASE)
 
 
 class _Patterns:
-    """What to look for where statements begin in a certain way."""
+    """What to look for where statements begin in a certain way.
 
-    def __init__(self, start: bytes, up_to: bytes) -> None:
-        # `up_to` is whatever may come between two words of one statement.
+    Parameters: `bare`, the text consists of statements alone; else anything may be between two words, a semicolon in a
+    comment or a name included.
+    """
+
+    def __init__(self, start: bytes, *, bare: bool) -> None:
+        hold = rb"[^;]*\bHOLD\b" if bare else rb""
+        role = rb"\s+(?:ROLE|USER|DATABASE)\b[^;]*\b(?:SET|RESET)\b" if bare else rb""
+
         def after_start(pattern: bytes) -> re.Pattern[bytes]:
             return re.compile(start + pattern, re.IGNORECASE)
 
         self.kinds = (
             (after_start(rb"(?:LISTEN|UNLISTEN|DISCARD)\b"), LISTENING),
             (after_start(rb"(?:PREPARE\b(?!\s+TRANSACTION\b)|DEALLOCATE\b|DISCARD\b)"), PREPARED),
-            (after_start(rb"(?:DECLARE\b" + up_to + rb"\bHOLD\b|CLOSE\b|DISCARD\b)"), CURSOR),
+            (after_start(rb"(?:DECLARE\b" + hold + rb"|CLOSE\b|DISCARD\b)"), CURSOR),
             (after_start(rb"DISCARD\b"), LOCK),
             (after_start(rb"DISCARD\b"), TEMPORARY),
             (re.compile(rb"advisory_(?:un)?lock", re.IGNORECASE), LOCK),
             (re.compile(rb"\bTEMP(?:ORARY)?\b|\bpg_temp", re.IGNORECASE), TEMPORARY),
         )
         self.library = after_start(rb"LOAD\b")
-        self.seed = re.compile(
-            start + rb"SET\s+(?:SESSION\s+)?SEED\b|\bsetseed\b|\bdblink_connect|session_setup\b", re.IGNORECASE
-        )
+        self.unaskable = re.compile(start + rb"SET\s+(?:SESSION\s+)?SEED\b|" + _UNASKABLE, re.IGNORECASE)
         self.code = after_start(rb"DO\b")
-        self.defaults = after_start(rb"ALTER\s+(?:ROLE|USER|DATABASE)\b" + up_to + rb"\b(?:SET|RESET)\b")
+        self.defaults = after_start(rb"ALTER\b" + role)
+        self.forgets = after_start(rb"(?:DEALLOCATE|DISCARD)\b")
         self.set = after_start(_LASTING_SET + rb"(?P<rest>[^;]*)")
         self.reset = after_start(rb"RESET\b(?P<rest>[^;]*)")
-        self.reset_all = after_start(rb"(?:RESET|DISCARD)\s+ALL\b")
+        self.reset_all = after_start(
+            rb"(?:RESET|DISCARD)\s+ALL\b" if bare else rb"DISCARD\b|RESET\s*(?:\sALL\b|/\*|--)"
+        )
 
 
-_BARE: Final = _Patterns(_BARE_START, rb"[^;]*")
-_RAW: Final = _Patterns(_RAW_START, rb"[^;]{0,500}")
+_BARE: Final = _Patterns(_BARE_START, bare=True)
+_RAW: Final = _Patterns(_RAW_START, bare=False)
 
 # They last for one transaction, whatever way they are set.
 _OF_TRANSACTION: Final = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
@@ -173,6 +189,11 @@ _FIRST_WORD: Final = re.compile(
 )
 
 
+def is_part_suspect(text: bytes) -> bool:
+    """The same as `is_suspect` for a part of a text, which may begin in the midst of a comment."""
+    return _GATE_WITH_LINE_COMMENTS.search(text) is not None
+
+
 def is_suspect(text: bytes) -> bool:
     """The cheap test: False means that nothing in this text, itself, changes the session.
 
@@ -190,6 +211,8 @@ def is_suspect(text: bytes) -> bool:
         or b"dblink" in lowered
         or b"pg_settings" in lowered
         or b"session_setup" in lowered
+        or b"_slot" in lowered
+        or b"backup" in lowered
         or b'u&"' in lowered
         or _FIRST_WORD.match(lowered) is not None
     ):
@@ -211,7 +234,7 @@ def examine(text: bytes, standard_strings: bool) -> Suspicion | None:
 
 
 def examine_part(text: bytes) -> Suspicion | None:
-    """The same for a part of a text, of which nobody knows whether it begins within a string."""
+    """The same for a text of which nobody knows where its strings begin and end: more is suspected, not less."""
     return _examine(text, text, _RAW)
 
 
@@ -222,7 +245,7 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
         pins.add(SEQUENCE)
     if patterns.library.search(text):
         pins.add(LIBRARY)
-    if patterns.seed.search(text):
+    if patterns.unaskable.search(text):
         pins.add(OPAQUE)
     names: set[str] = set()
     reset: set[str] = set()
@@ -232,10 +255,11 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
     if b"set_config" in lowered:
         # Its first argument is a string, and so is only in the whole text.
         for match in _CONFIG.finditer(whole):
-            if match["name"] is None:
+            name = _plain(match["name"]) if match["name"] is not None else None
+            if name is None:
                 pins.add(UNREADABLE)
             else:
-                names.add(_plain(match["name"]))
+                names.add(name)
     for match in patterns.set.finditer(text):
         found = _set_names(match["rest"])
         if found is None:
@@ -263,12 +287,14 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
         sure_end=not pins and _ONE_SET.match(text) is not None,
         reads_sequence=_READS_SEQUENCE.search(text) is not None,
         defaults=patterns.defaults.search(text) is not None,
+        forgets=patterns.forgets.search(text) is not None,
     )
     return None if result == Suspicion() else result
 
 
-def _plain(name: bytes) -> str:
-    return name.decode(errors="surrogateescape").replace('"', "").lower()
+def _plain(name: bytes) -> str | None:
+    """The name as we keep it; None for one beyond ASCII, whose letters nobody here knows."""
+    return name.decode().replace('"', "").lower() if name.isascii() else None
 
 
 def _set_names(rest: bytes) -> tuple[set[str], set[str]] | None:
@@ -279,8 +305,10 @@ def _set_names(rest: bytes) -> tuple[set[str], set[str]] | None:
     match = _SET_NAME.match(rest)
     if match is None:
         return None
-    name = {_plain(match["name"])}
-    return (set(), name) if re.match(rb"DEFAULT\s*\Z", match["value"], re.IGNORECASE) else (name, set())
+    name = _plain(match["name"])
+    if name is None:
+        return None
+    return (set(), {name}) if re.match(rb"DEFAULT\s*\Z", match["value"], re.IGNORECASE) else ({name}, set())
 
 
 def _reset_names(rest: bytes) -> set[str] | None:
@@ -291,4 +319,6 @@ def _reset_names(rest: bytes) -> set[str] | None:
     if match is None:
         return None
     name = _plain(match["name"])
+    if name is None:
+        return None
     return set() if name == "all" else {name}

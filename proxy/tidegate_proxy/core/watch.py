@@ -9,11 +9,12 @@ from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.core.suspect import (
     ANYTHING,
     LIBRARY,
+    OPAQUE,
     SEQUENCE,
     Suspicion,
     examine,
     examine_part,
-    is_suspect,
+    is_part_suspect,
 )
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.wire import IDLE, QUERY
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from tidegate_proxy.core.prepared import ClientStatements
     from tidegate_proxy.core.server import ServerConnection
 
+# Client encodings in which a byte that looks like a backslash may be half of another character.
+_BACKSLASH_WITHIN = frozenset({b"BIG5", b"GB18030", b"GBK", b"JOHAB", b"SHIFT_JIS_2004", b"SJIS", b"UHC"})
+# What no DISCARD ALL undoes.
+_FOR_GOOD = frozenset({LIBRARY, OPAQUE})
 # Bytes of a long statement that are looked at again together with its next part.
 _OVERLAP = 128
 # Object ids of lo_open, lo_close, loread, lowrite, lo_lseek, lo_creat, lo_create, lo_tell, lo_unlink, lo_truncate and
@@ -65,8 +70,12 @@ class SessionWatch:
         """What a suspect text may change; see `suspect.examine`."""
         if self._client.keeps_server:
             return None
-        standard_strings = b"\\" not in text or server.reported.get(b"standard_conforming_strings") != b"off"
-        return examine(text, standard_strings)
+        if b"\\" not in text:
+            return examine(text, True)
+        if server.owed or self._client.unsynced or server.reported.get(b"client_encoding") in _BACKSLASH_WITHIN:
+            # What a backslash means is being set right now, or it may be half of another character.
+            return examine_part(text)
+        return examine(text, server.reported.get(b"standard_conforming_strings") != b"off")
 
     def suspect(self, suspicion: Suspicion) -> None:
         """A statement that may change the session is about to be run."""
@@ -74,10 +83,12 @@ class SessionWatch:
             return
         for reason in self.session.note(suspicion):
             self._client.owner.pinned(self._client, reason)
-            if reason == LIBRARY and self._client.server is not None:
+            if reason in _FOR_GOOD and self._client.server is not None:
                 self._client.server.tainted = True
         if suspicion.defaults:
             self._defaults_changed = True
+        if suspicion.forgets:
+            self._client.awaits_answers = True
 
     def query(
         self, server: ServerConnection, message: bytes, text: bytes, statements: ClientStatements, out: list[bytes]
@@ -108,7 +119,7 @@ class SessionWatch:
     def long_query(self, part: bytes) -> None:
         """The next part of a Query that is too long to be looked at as a whole."""
         window = (self._scanned or b"") + part
-        if is_suspect(window):
+        if is_part_suspect(window):
             suspicion = examine_part(window)
             if suspicion is not None:
                 self.suspect(suspicion)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 # Lists: in SET a list in one string would be one name, so these take set_config, which reads it as the client meant it.
 _LISTS = frozenset({"local_preload_libraries", "search_path", "session_preload_libraries", "temp_tablespaces"})
 
+_WHO = ("session_authorization", "role")
+
 
 def literal(text: str) -> str:
     """An SQL string that means `text` under every setting of client_encoding and standard_conforming_strings.
@@ -34,10 +36,19 @@ def identifier(name: str) -> str:
 
 def changes(current: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """SQL that turns one set of session parameters into another; empty where they are equal."""
+    # Who the user is decides what may be set, and a new session authorization ends the role: both are taken away first,
+    # and given last.
+    who = {name: current[name] for name in _WHO if name in current}
+    becomes = {name: wanted[name] for name in _WHO if name in wanted}
+    before = {name: value for name, value in current.items() if name not in _WHO}
+    after = {name: value for name, value in wanted.items() if name not in _WHO}
+    if who == becomes and before == after:
+        return ""
+    statements = [f"RESET {identifier(name)}" for name in who]
     # Reset first also what gets another value: of DateStyle, for one, a value may say only half.
-    statements = [f"RESET {identifier(name)}" for name, value in current.items() if wanted.get(name) != value]
-    for name, value in wanted.items():
-        if current.get(name) == value:
+    statements += [f"RESET {identifier(name)}" for name, value in before.items() if after.get(name) != value]
+    for name, value in (after | becomes).items():
+        if before.get(name) == value:
             continue
         if name.lower() in _LISTS:
             statements.append(f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, false)")
