@@ -7,6 +7,7 @@ import logging
 import secrets
 import socket
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__
@@ -23,13 +24,16 @@ from tidegate_proxy.errors import (
 from tidegate_proxy.net.accept import open_stream, read_first_packet
 from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.protocol import encode
-from tidegate_proxy.protocol.login_client import authenticate_client, greeting
+from tidegate_proxy.protocol.login_client import authenticate_client, authenticate_client_cleartext, greeting
+from tidegate_proxy.protocol.scram import ScramVerifier
 from tidegate_proxy.protocol.startup import CancelRequest, StartupMessage
 
 if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
 
 logger = logging.getLogger(__name__)
+
+_NOBODY = ScramVerifier.from_password(secrets.token_hex())
 
 
 async def login(proxy: Proxy, connection: socket.socket, *, over_limit: bool) -> None:
@@ -96,7 +100,11 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
         )
     if (packet.major, packet.minor) > (3, 0) or packet.unsupported_protocol_options:
         stream.write(encode.negotiate_protocol_version(packet.unsupported_protocol_options))
-    await authenticate_client(stream, packet.user, proxy.verifiers.get(packet.user))
+    verifier = proxy.verifiers.get(packet.user)
+    if settings.client_auth == "password":
+        await authenticate_client_cleartext(stream, packet.user, partial(_is_password, verifier))
+    else:
+        await authenticate_client(stream, packet.user, verifier)
     if packet.database == console.DATABASE and console.DATABASE not in settings.databases:
         _start_console(proxy, stream, packet)
         return
@@ -122,6 +130,11 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     proxy.add_client(client)
     stream.write(greeting(parameters, pid, key))
     stream.hand_over(client)
+
+
+def _is_password(verifier: ScramVerifier | None, password: bytes) -> bool:
+    # An unknown user costs as much time as a known one.
+    return (verifier or _NOBODY).matches(password) and verifier is not None
 
 
 def _start_console(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None:

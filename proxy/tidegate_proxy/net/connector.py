@@ -12,7 +12,7 @@ from tidegate_proxy.errors import ProxyError, ServerProtocolError, TargetTLSErro
 from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.login_server import Welcome, login_server
-from tidegate_proxy.settings import DatabaseSettings
+from tidegate_proxy.settings import DatabaseSettings, is_loopback
 from tidegate_proxy.tls import tls_server_end_point
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ class Connector:
                         database=self._database.dbname or "",
                         password=self._password,
                         parameters={},
+                        # Somebody on the way could ask for it too.
+                        allow_cleartext=is_loopback(self._database.host),
                     )
                 except BaseException:
                     stream.transport.abort()

@@ -41,18 +41,6 @@ def error_response(error: ProxyError, *, fatal: bool) -> bytes:
     return message(wire.ERROR_RESPONSE, _fields(severity, error.sqlstate, error.message, error.detail, error.hint))
 
 
-def notice_response(
-    text: str,
-    *,
-    severity: str = "NOTICE",
-    sqlstate: str = "00000",
-    detail: str | None = None,
-    hint: str | None = None,
-) -> bytes:
-    """NoticeResponse; `severity` is one of WARNING, NOTICE, DEBUG, INFO and LOG."""
-    return message(wire.NOTICE_RESPONSE, _fields(severity, sqlstate, text, detail, hint))
-
-
 def _fields(severity: str, sqlstate: str, text: str, detail: str | None, hint: str | None) -> bytes:
     # Texts may quote what a client or a server sent, so here nothing is refused: the error must get out.
     fields = {"S": severity, "V": severity, "C": sqlstate, "M": text, "D": detail, "H": hint}

@@ -76,6 +76,13 @@ class ScramVerifier:
         server_key = hmac.digest(salted, b"Server Key", "sha256")
         return cls(iterations, salt, hashlib.sha256(client_key).digest(), server_key)
 
+    def matches(self, password: bytes) -> bool:
+        """Whether this is the password; takes as long as `from_password`."""
+        # What is not UTF-8 can be nobody's password, and is treated like any other wrong one.
+        text = password.decode(errors="replace")
+        derived = ScramVerifier.from_password(text, self.iterations, self.salt)
+        return hmac.compare_digest(derived.stored_key, self.stored_key)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read the form of `pg_authid.rolpassword`: `SCRAM-SHA-256$iterations:salt$stored:server`.

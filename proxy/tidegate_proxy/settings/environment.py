@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from tidegate_proxy.settings.errors import (
     TABLES,
@@ -20,6 +20,26 @@ from tidegate_proxy.settings.errors import (
 
 PREFIX = "TIDEGATE_"
 DELIMITER = "__"
+
+OF_THE_LAYER = frozenset(
+    PREFIX + name
+    for name in (
+        "APPLICATION_NAME",
+        "CONNECT_TIMEOUT",
+        "DBNAME",
+        "DEFAULT_TIMEOUT",
+        "HOST",
+        "IDLE_CHECK",
+        "INIT_TIMEOUT",
+        "MARGIN",
+        "PASSWORD",
+        "PORT",
+        "SSLMODE",
+        "SSLROOTCERT",
+        "USER",
+    )
+)
+"""Variables of the Lambda layer, which may be set where the proxy is started; they say nothing to the proxy."""
 
 
 def variable_of(location: Location) -> str:
@@ -40,7 +60,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[Location, tuple[str
     """
     found = {}
     for variable in sorted(environment):
-        if variable.startswith(PREFIX):
+        if variable.startswith(PREFIX) and variable not in OF_THE_LAYER:
             location = tuple(variable.removeprefix(PREFIX).lower().split(DELIMITER))
             found[location] = (variable, _value(variable, location, environment[variable]))
     return dict(sorted(found.items(), key=lambda item: len(item[0])))
@@ -55,6 +75,8 @@ def _value(variable: str, location: Location, text: str) -> Any:
     kind = plain_type(field.annotation)
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
+    if get_origin(kind) is tuple:
+        return tuple(name.strip() for name in text.split(",") if name.strip())
     if kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)

@@ -109,6 +109,8 @@ def expected(field: FieldInfo) -> str:
         return f"{what} {lower} {'up ' if 'gt' in bounds else ''}to {bounds['le']:.0f}"
     if kind is SecretStr or kind is str:
         return "a non-empty string"
+    if get_origin(kind) is tuple:
+        return "a list of names"
     return "a table" if get_origin(kind) else "a file's path, as a string"
 
 

@@ -266,7 +266,11 @@ class Settings(_Model, frozen=True):
 
     console_users: tuple[Name, ...] = ()
     """Users who may connect to the admin console, the virtual database `pgbouncer`. They need an entry in `users` too.
-    Example: `["admin"]`."""
+    Example: `["admin"]`; as an environment variable, names separated by commas."""
+
+    client_auth: Literal["scram-sha-256", "password"] = "scram-sha-256"
+    """How clients prove who they are: by SCRAM-SHA-256, or with their password as it is, for clients that cannot do
+    SCRAM and only inside TLS."""
 
     check_targets: Flag = True
     """Whether `serve` refuses to start when a configured server can't be reached."""
@@ -313,6 +317,13 @@ class Settings(_Model, frozen=True):
                 f'client_tls = "{self.client_tls}"{why} needs client_tls_cert and client_tls_key; '
                 'without TLS, set client_tls = "disable"'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _console_users_are_users(self) -> Self:
+        unknown = [name for name in self.console_users if name not in self.users]
+        if unknown:
+            raise ValueError(f'console_users names "{unknown[0]}", who has no entry in users: add users.{unknown[0]}')
         return self
 
     def database(self, name: str) -> DatabaseSettings | None:

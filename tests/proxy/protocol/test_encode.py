@@ -44,10 +44,6 @@ from tidegate_proxy.protocol.decode import CancelRequest, SSLRequest, StartupMes
         (encode.flush(), b"H\0\0\0\4"),
         (encode.terminate(), b"X\0\0\0\4"),
         (encode.copy_fail("no"), b"f\0\0\0\7no\0"),
-        (
-            encode.notice_response("be careful", severity="WARNING", sqlstate="01000"),
-            b"N\0\0\0\x2aSWARNING\0VWARNING\0C01000\0Mbe careful\0\0",
-        ),
     ],
 )
 def test_a_message_has_exactly_these_bytes(built: bytes, expected: bytes) -> None:

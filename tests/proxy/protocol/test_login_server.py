@@ -99,6 +99,9 @@ def test_mechanisms_that_we_do_not_speak_are_named() -> None:
     assert "OAUTHBEARER" in str(caught.value.detail)
 
 
+NOTICE = encode.message(wire.NOTICE_RESPONSE, b"SWARNING\0VWARNING\0C01P01\0Mmd5 is deprecated\0\0")
+
+
 @pytest.mark.parametrize("before", [b"", CLEARTEXT, GREETING[:9], GREETING[:-6]])
 def test_the_servers_own_refusal_is_kept(before: bytes) -> None:
     with pytest.raises(TargetRefusedError) as caught:
@@ -108,9 +111,8 @@ def test_the_servers_own_refusal_is_kept(before: bytes) -> None:
 
 
 def test_notices_and_a_negotiation_of_the_version_are_passed_over() -> None:
-    notice = encode.notice_response("md5 is deprecated", severity="WARNING", sqlstate="01P01")
     negotiation = encode.negotiate_protocol_version([])
-    assert login(negotiation, notice, MD5, notice, GREETING[:9], notice, GREETING[9:])[0] == WELCOME
+    assert login(negotiation, NOTICE, MD5, NOTICE, GREETING[:9], NOTICE, GREETING[9:])[0] == WELCOME
 
 
 def test_a_server_without_cancel_keys_is_tolerated() -> None:
@@ -156,7 +158,7 @@ def test_what_does_not_belong_into_a_login_is_refused(messages: list[bytes]) -> 
 
 def test_a_server_that_never_comes_to_the_point_is_left() -> None:
     with pytest.raises(ServerProtocolError, match="more than 1000 messages"):
-        login(*[encode.notice_response("wait")] * 1001)
+        login(*[NOTICE] * 1001)
 
 
 def test_a_server_that_goes_away_is_a_lost_connection() -> None:
