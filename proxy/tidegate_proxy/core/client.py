@@ -149,6 +149,8 @@ class ClientConnection(asyncio.Protocol):
         self.awaits_answers = False
         # It is held back for that reason.
         self.waits_for_answers = False
+        # A portal was bound since the last Sync: it would not survive one.
+        self._bound = False
         # What was received and not read yet, and the size from which on that is worth another try.
         self._held = bytearray()
         self._needed = 0
@@ -232,7 +234,7 @@ class ClientConnection(asyncio.Protocol):
                 if end > size and size - pos < HOLD_LIMIT:
                     break
                 if kind == SYNC:
-                    self._discarding = False
+                    self._discarding = self._bound = False
                     self.deliver(_READY_IDLE)
                     pos = start = end
                     continue
@@ -269,7 +271,7 @@ class ClientConnection(asyncio.Protocol):
                     if end > size:
                         self.watch.long_query(text)
                     server.owed.append(QUERY)
-                self.unsynced = False
+                self.unsynced = self._bound = False
             elif kind == SYNC:
                 if end > size:
                     break
@@ -278,7 +280,7 @@ class ClientConnection(asyncio.Protocol):
                 else:
                     server.owed.append(SYNC)
                 server.request += 1
-                self.unsynced = False
+                self.unsynced = self._bound = False
             elif kind in _NAMES_STATEMENT:
                 if end > size and length <= CARRY_LIMIT:
                     self._needed = end - pos
@@ -294,6 +296,8 @@ class ClientConnection(asyncio.Protocol):
                     self._wait_for_answers(server, out, data, start, pos)
                     return
                 self.unsynced = True
+                if kind == BIND:
+                    self._bound = True
                 if rewritten is not None:
                     out.append(data[start:pos])
                     out += rewritten
@@ -305,7 +309,7 @@ class ClientConnection(asyncio.Protocol):
                 server.request += 1
                 server.uncertain = server.uncertain or self.unsynced
                 self.watch.function_call(data[pos + 5 : pos + 9])
-                self.unsynced = False
+                self.unsynced = self._bound = False
             elif kind in _ENDS_COPY:
                 # Outside of any request the server drops it without a word.
                 if server.owed or self.unsynced:
@@ -314,6 +318,10 @@ class ClientConnection(asyncio.Protocol):
                 # PostgreSQL would now wait for a Sync, as after an error in a request.
                 self._send(server, out, data, start, pos)
                 self._bad_message(kind, length)
+                return
+            elif kind == FLUSH and self._only_prepares and server.can_end_preparing:
+                self._end_preparing(server, out, data, start, pos)
+                self._hold(data[end:])
                 return
             elif kind == TERMINATE:
                 # PostgreSQL finishes what was sent before it.
@@ -341,6 +349,27 @@ class ClientConnection(asyncio.Protocol):
             server.transport.write(b"".join(out))
         elif start < pos:
             server.transport.write(data if start == 0 and pos == len(data) else data[start:pos])
+
+    @property
+    def _only_prepares(self) -> bool:
+        """Whether nothing but prepared statements was asked for since the last Sync."""
+        return self.unsynced and not (self._bound or self.keeps_server or self.draining) and not self.session.pins
+
+    def _end_preparing(self, server: ServerConnection, out: list[bytes], data: bytes, start: int, pos: int) -> None:
+        """A Flush after statements were only prepared: end the request there, by a Sync of ours.
+
+        Whoever prepares first and executes later (asyncpg does) would keep a server connection in the meantime, during
+        which nothing of a transaction exists yet. What follows is held until it is known whether there was an error.
+        """
+        self._send(server, [*out, data[start:pos], encode.sync()], b"", 0, 0)
+        server.owed.append(FLUSH)
+        server.request += 1
+        self.block()
+
+    def prepared(self, *, failed: bool) -> None:
+        """The server has answered everything before the Flush; after an error, the rest of the request is dropped."""
+        self.unsynced = False
+        self._discarding = failed
 
     def _wait_for_answers(self, server: ServerConnection, out: list[bytes], data: bytes, start: int, pos: int) -> None:
         """Send what is before `pos`, and hold the rest until the server has answered a request."""

@@ -25,6 +25,7 @@ from tidegate_proxy.protocol.wire import (
     COPY_IN_RESPONSE,
     DATA_ROW,
     ERROR_RESPONSE,
+    FLUSH,
     IDLE,
     PARAMETER_STATUS,
     PARSE_COMPLETE,
@@ -120,6 +121,8 @@ class ServerConnection(asyncio.Protocol):
         self._skip = 0
         self._internal = False
         self._copy_syncs_dropped = False
+        # An error was sent since the last ReadyForQuery that a client got.
+        self._failed = False
         # The server may owe one ReadyForQuery more than `owed` says; settled by `settle` before anyone else is served.
         self.uncertain = False
         # 0: no; 1: our empty query is sent; 2: it is answered, and its ReadyForQuery comes next.
@@ -187,7 +190,7 @@ class ServerConnection(asyncio.Protocol):
                     self.client.fail(_no_transactions())
                     return
                 # Everything up to here must be with the client before the connection may go to another one.
-                if not self._internal and self._settling != 2:
+                if not self._internal and self._settling != 2 and not (FLUSH in owed and self._answers_flush):
                     self._deliver(data if start == 0 and end == size else data[start:end])
                 elif start < pos:
                     self._deliver(data[start:pos])
@@ -288,6 +291,8 @@ class ServerConnection(asyncio.Protocol):
         if body.startswith((b"VFATAL\0", b"VPANIC\0"), body.find(0) + 1):
             self.fatal = decode.error_from_fields(decode.parse_error_fields(body))
             return False
+        if not self._internal:
+            self._failed = True
         if self.client is not None:
             self.client.session.failed = True
         elif not self.owed and not self.abandoned:
@@ -326,6 +331,7 @@ class ServerConnection(asyncio.Protocol):
     def _ready(self) -> None:
         """ReadyForQuery: take from the queue what it answers. What the server skipped after an error never happened."""
         owed = self.owed
+        failed, self._failed = self._failed, False
         self.copy_in = False
         if self._settling == 1:
             if self.status != IDLE:
@@ -363,13 +369,25 @@ class ServerConnection(asyncio.Protocol):
         while owed and owed[0] == COPY_DONE:
             owed.popleft()
         self._internal = bool(owed) and isinstance(owed[0], InternalQuery)
-        if not answered:
+        client = self.client
+        if token == FLUSH and client is not None:
+            client.prepared(failed=failed)
+            self._all_answered(True)
+            # After an error the client goes on only without a server connection: `release_if_done` unblocks it.
+            if not failed and self.client is client:
+                client.unblock()
+        elif not answered:
             self._violation(READY_FOR_QUERY)
         elif not owed or (self.uncertain and self.client is not None):
             self._all_answered(isinstance(token, InternalQuery))
         client = self.client
         if client is not None and client.waits_for_answers and not self._settling:
             client.unblock()
+
+    @property
+    def _answers_flush(self) -> bool:
+        """Whether the next ReadyForQuery answers the Sync that we sent after a client's Flush."""
+        return next((token for token in self.owed if isinstance(token, int) and token != COPY_DONE), None) == FLUSH
 
     def _undo(self, skipped: list[ParseToken | CloseToken]) -> None:
         """What the server skipped never happened; the last of it is taken back first."""
@@ -430,6 +448,16 @@ class ServerConnection(asyncio.Protocol):
     def mid_message(self) -> bool:
         """Whether the client has only got the first part of a message."""
         return self._skip > 0
+
+    @property
+    def can_end_preparing(self) -> bool:
+        """Whether no transaction is open, nor may be opened by anything that is not answered yet."""
+        return (
+            self.status == IDLE
+            and not self.copy_in
+            and not self.uncertain
+            and not any(isinstance(token, int) for token in self.owed)
+        )
 
     @property
     def owes_nothing_to_client(self) -> bool:
@@ -571,7 +599,7 @@ class ServerConnection(asyncio.Protocol):
         self.client = None
         self.owner.server_lost(self)
         if client is not None:
-            requests = sum(1 for token in self.owed if isinstance(token, int) and token != COPY_DONE)
+            requests = sum(1 for token in self.owed if isinstance(token, int) and token not in (COPY_DONE, FLUSH))
             if self._settling:
                 requests -= 1  # our own
             self._undo([token for token in self.owed if isinstance(token, (ParseToken, CloseToken))])
