@@ -41,6 +41,14 @@ def _parse_message(name: bytes, body: bytes) -> bytes:
     return b"P" + _pack_length(5 + len(name) + len(body)) + name + b"\0" + body
 
 
+def _renamed(
+    data: bytes, pos: int, limit: int, end: int, name_at: int, name_end: int, name: bytes
+) -> tuple[bytes, ...]:
+    """The message `data[pos:end]`, of which `data[pos:limit]` is there, with `name` for `data[name_at:name_end]`."""
+    length = end - pos - 1 + len(name) - (name_end - name_at)
+    return data[pos : pos + 1], _pack_length(length), data[pos + 5 : name_at], name, data[name_end:limit]
+
+
 class AnswersFirst(Exception):  # noqa: N818 -- no error
     """What a message means depends on the answer to an earlier request."""
 
@@ -51,11 +59,13 @@ class ClientStatements:
     Parameters: `watch`, which is told when a statement that may change the session is about to be run.
     """
 
-    __slots__ = ("_named", "_unnamed", "_unnamed_suspicion", "_watch", "unnamed_there")
+    __slots__ = ("_fresh", "_named", "_unnamed", "_unnamed_suspicion", "_watch", "unnamed_there")
 
     def __init__(self, watch: SessionWatch) -> None:
         self._watch = watch
         self._named: dict[bytes, Statement] = {}
+        # Names whose Parse may not be answered yet, with that Parse and the number of the request that it belongs to.
+        self._fresh: dict[bytes, tuple[ParseToken, int]] = {}
         # The body of the latest Parse without a name, and whether the present server connection has it.
         self._unnamed: bytes | None = None
         self._unnamed_suspicion: Suspicion | None = None
@@ -89,6 +99,8 @@ class ClientStatements:
                 server.owed.append(CloseToken())
             return None
         name = data[name_at:name_end]
+        if self._fresh:
+            self._see_that_it_is_parsed(server, name)
         if kind == CLOSE:
             return self._close_statement(server, name)
         if not name:
@@ -98,33 +110,20 @@ class ClientStatements:
                 return None
             if self._unnamed is None:
                 # There may be somebody else's.
-                return (
-                    data[pos : pos + 1],
-                    _pack_length(end - pos - 1 + len(_NOBODYS)),
-                    data[body:name_at],
-                    _NOBODYS,
-                    data[name_end:limit],
-                )
+                return _renamed(data, pos, limit, end, name_at, name_end, _NOBODYS)
             # The unnamed statement of an earlier transaction, on another server connection.
             self.unnamed_there = True
             server.owed.append(ParseToken(swallow=True))
             return (_parse_message(b"", self._unnamed), data[pos:limit])
         statement = self._named.get(name)
         if statement is None:
-            return None
+            # It may have been prepared by SQL.
+            return _renamed(data, pos, limit, end, name_at, name_end, _NOBODYS) if name in server.stray_names else None
         if kind == BIND and statement.suspicion is not None:
             self._watch.suspect(statement.suspicion)
-        renamed = statement.name
-        message = (
-            data[pos : pos + 1],
-            _pack_length(end - pos - 1 + len(renamed) - len(name)),
-            data[body:name_at],
-            renamed,
-            data[name_end:limit],
-        )
         before: list[bytes] = []
         self._provide(server, statement, before)
-        return (*before, *message)
+        return (*before, *_renamed(data, pos, limit, end, name_at, name_end, statement.name))
 
     def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> tuple[bytes, ...] | None:
         name_end = data.find(0, pos + 5, limit)
@@ -136,15 +135,11 @@ class ClientStatements:
             # Too long to be carried from server to server: it goes as it is, and the client stays with it.
             self._watch.suspect(Suspicion(pins=frozenset({LONG})))
             server.owed.append(ParseToken())
-            if name:
-                server.stray_names.append(name)
-            else:
+            if not name:
                 self._unnamed = None
             return None
-        taken_by = self._named.get(name)
-        if taken_by is not None and self._is_doubtful(server, taken_by):
-            # The name is free if the Parse that took it has failed.
-            raise AnswersFirst
+        if self._fresh:
+            self._see_that_it_is_parsed(server, name)
         body = data[name_end + 1 : end]
         text = data[name_end + 1 : sql_end]
         suspicion = None
@@ -159,7 +154,7 @@ class ClientStatements:
             self._unnamed_suspicion = suspicion
             self.unnamed_there = True
             return (before, data[pos:end]) if before else None
-        if taken_by is not None:
+        if name in self._named:
             # The server itself shall say that the name is taken, under the name that the client knows.
             server.owed.append(ParseToken(swallow=True))
             server.owed.append(ParseToken())
@@ -175,10 +170,14 @@ class ClientStatements:
         if statement.name in server.prepared and not self._is_doubtful(server, statement):
             # An empty statement draws the same ParseComplete and costs the server next to nothing.
             self.unnamed_there = False
-            server.owed.append(ParseToken(undo=undo))
+            token = ParseToken(undo=undo)
+            self._fresh[name] = (token, server.request)
+            server.owed.append(token)
             return (before, _parse_message(b"", _EMPTY_STATEMENT))
         out = [before]
-        self._parse_on(server, statement, out, ParseToken(statement, undo=undo))
+        token = ParseToken(statement, undo=undo)
+        self._fresh[name] = (token, server.request)
+        self._parse_on(server, statement, out, token)
         return tuple(out)
 
     def by_server_name(self, server: ServerConnection, text: bytes, out: list[bytes]) -> bytes | None:
@@ -222,6 +221,15 @@ class ClientStatements:
             server.prepared[statement.name] = statement
         else:
             self._parse_on(server, statement, out, ParseToken(statement, swallow=True))
+
+    def _see_that_it_is_parsed(self, server: ServerConnection, name: bytes) -> None:
+        """Raises AnswersFirst while the name is a statement's only if an earlier request does not fail."""
+        token, request = self._fresh.get(name, (None, 0))
+        if token is None or request == server.request:
+            return
+        if token in server.owed:
+            raise AnswersFirst
+        del self._fresh[name]
 
     def _is_doubtful(self, server: ServerConnection, statement: Statement) -> bool:
         """Whether the statement's Parse belongs to an earlier request, which may fail without this one's failing."""
@@ -267,3 +275,4 @@ class ClientStatements:
     def forget_all(self) -> None:
         """DEALLOCATE ALL or DISCARD ALL was run."""
         self._named.clear()
+        self._fresh.clear()

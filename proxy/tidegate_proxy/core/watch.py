@@ -166,6 +166,8 @@ class SessionWatch:
 
     def checked(self, server: ServerConnection, check: Check, query: InternalQuery) -> None:
         """The server's answer."""
+        if self._client.closing:
+            return  # the server connection is cleaned of everything
         before = set(self.session.pins)
         server.applied = self.session.answered(check, query, server.applied)
         for reason in self.session.pins - before:

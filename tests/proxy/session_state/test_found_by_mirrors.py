@@ -75,8 +75,8 @@ def test_roles_and_what_only_a_superuser_may_set(start_proxy: StartProxy, proxy:
     with narrow.connect() as one, narrow.connect() as two:
         clean = two.execute(question).fetchone()
         one.execute("SET session_replication_role TO replica")
-        one.execute(f"SET SESSION AUTHORIZATION {user}")  # type: ignore[call-overload]
-        one.execute(f"SET ROLE {user}")  # type: ignore[call-overload]
+        one.execute(f"SET SESSION AUTHORIZATION {user}")
+        one.execute(f"SET ROLE {user}")
         own = one.execute(question).fetchone()
         assert own == (user, user, "replica")
         for _ in range(2):
@@ -110,6 +110,51 @@ def test_a_name_is_free_again_right_behind_its_failed_parse(narrow_proxy: ProxyP
         one.send(parse(b"s", b"SELECT nonsense") + encode.sync() + parse(b"s", b"SELECT 1") + encode.sync())
         assert one.kinds_until() == "EZ"
         assert one.kinds_until() == "1Z"
+
+
+def test_a_skipped_parse_gives_no_name(narrow_proxy: ProxyProcess) -> None:
+    use = bind(b"", b"s") + execute() + encode.sync()
+    with RawClient(narrow_proxy.parameters) as one:
+        one.send(bind(b"", b"nobody") + parse(b"s", b"SELECT 1") + encode.sync() + use)
+        assert one.kinds_until() == one.kinds_until() == "EZ"
+
+
+def test_a_name_that_was_refused_as_taken_is_gone_after_its_close(narrow_proxy: ProxyProcess) -> None:
+    again = parse(b"s", b"SELECT 1") + encode.sync()
+    with RawClient(narrow_proxy.parameters) as one:
+        one.send(again + again + encode.close_statement(b"s") + encode.sync())
+        assert [one.kinds_until() for _ in range(3)] == ["1Z", "EZ", "3Z"]
+        one.send(again + again + encode.close_statement(b"s") + bind(b"", b"s") + execute() + encode.sync())
+        assert [one.kinds_until() for _ in range(3)] == ["1Z", "EZ", "3EZ"]
+
+
+def test_a_statement_too_long_to_be_carried_stays_prepared(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(pool_size=2)
+    text = b"SELECT 1 -- " + b"x" * (1 << 20)
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
+        one.send(parse(b"s", text) + encode.sync())
+        assert one.kinds_until() == "1Z"
+        two.query("SELECT 1")
+        one.send(bind(b"", b"s") + execute() + encode.sync())
+        assert one.kinds_until() == "2DCZ"
+
+
+def test_a_sql_execute_whose_statement_cannot_be_prepared_any_more(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(pool_size=2)
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
+        one.query("CREATE TABLE t (a int)")
+        one.send(parse(b"s", b"SELECT * FROM t") + encode.sync())
+        one.read_until()
+        one.query("DROP TABLE t")
+        two.query("DISCARD ALL")
+        one.query("DISCARD PLANS")
+        with RawClient(proxy.parameters) as three:
+            three.query("BEGIN")
+            one.query("SELECT 1")
+            one.send(encode.query("EXECUTE s"))
+            assert one.kinds_until() == "EZ"
+            one.send(encode.query("EXECUTE s"))
+            assert one.kinds_until() == "EZ"
 
 
 def test_strings_that_are_read_as_the_client_has_just_said(narrow_proxy: ProxyProcess) -> None:
