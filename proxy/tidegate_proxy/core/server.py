@@ -439,6 +439,7 @@ class ServerConnection(asyncio.Protocol):
         self._settling = 1
         if self.client is not None:
             self.client.block()
+            self.client.statements.unnamed_there = False
         self.owed.append(QUERY)
         self.transport.write(_SETTLE)
 
@@ -512,6 +513,9 @@ class ServerConnection(asyncio.Protocol):
 
     def begin_internal(self, answered: Callable[[InternalQuery], None]) -> None:
         """Expect the answer, up to one ReadyForQuery, to messages of ours. Nothing of a client's may be owed."""
+        if self.client is not None:
+            # A simple query destroys the unnamed statement, also one of ours.
+            self.client.statements.unnamed_there = False
         self.owed.append(InternalQuery(answered))
         self._internal = isinstance(self.owed[0], InternalQuery)
 

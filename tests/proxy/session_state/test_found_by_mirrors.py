@@ -112,6 +112,19 @@ def test_a_name_is_free_again_right_behind_its_failed_parse(narrow_proxy: ProxyP
         assert one.kinds_until() == "1Z"
 
 
+def test_the_unnamed_statement_outlives_the_question_what_is_left_in_the_session(narrow_proxy: ProxyProcess) -> None:
+    use = bind() + execute() + encode.sync()
+    with RawClient(narrow_proxy.parameters) as one:
+        one.query("LISTEN c")
+        one.send(parse(b"", b"SELECT 1") + encode.sync())
+        assert one.kinds_until() == "1Z"
+        for _ in range(2):
+            one.send(use)
+            assert one.kinds_until() == "2DCZ"
+        one.send(parse(b"", b"DISCARD TEMP") + use + use)
+        assert [one.kinds_until() for _ in range(2)] == ["12CZ", "2CZ"]
+
+
 def test_a_skipped_parse_gives_no_name(narrow_proxy: ProxyProcess) -> None:
     use = bind(b"", b"s") + execute() + encode.sync()
     with RawClient(narrow_proxy.parameters) as one:

@@ -120,7 +120,8 @@ def steps(draw: st.DrawFn, statements: list[str]) -> Step:
             name = draw(st.sampled_from(NAMES))
             kind = draw(st.sampled_from(["parse", "parse and run", "run", "run", "close"]))
             if kind.startswith("parse"):
-                sql = draw(statement)
+                # Constants are read anew on another server connection, by the parameters of then: a limit.
+                sql = draw(statement.filter(lambda sql: "\\" not in sql))
                 parts.append(f"{kind} {name.decode()}: {sql}")
                 data += parse(name, sql.encode())
             else:
