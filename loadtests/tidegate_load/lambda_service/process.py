@@ -16,8 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tidegate_load.clean_environment import clean_environment
+
 START_TIMEOUT = 30.0
 """Seconds that the service may take until it is ready."""
+
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""The service is on this machine, whatever HTTP proxy the shell names."""
 
 
 class LambdaServiceStartError(RuntimeError):
@@ -88,6 +93,7 @@ class LambdaServiceProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                env=clean_environment(),
                 start_new_session=True,  # Ctrl-C in the terminal is handled by who started us, in order
             )
             assert self._process.stdin is not None
@@ -112,7 +118,7 @@ class LambdaServiceProcess:
 
     def stats(self) -> dict[str, dict[str, int]]:
         """The counts of `GET /tidegate/stats`, per function."""
-        with urllib.request.urlopen(f"{self.endpoint}/tidegate/stats", timeout=10) as response:  # noqa: S310 (our own)
+        with _DIRECTLY.open(f"{self.endpoint}/tidegate/stats", timeout=10) as response:
             stats: dict[str, dict[str, int]] = json.load(response)
             return stats
 
@@ -178,5 +184,5 @@ def client(endpoint: str, **config: Any) -> Any:
         region_name=REGION,
         aws_access_key_id="local",
         aws_secret_access_key="local",  # noqa: S106 (it is not a secret)
-        config=Config(retries={"total_max_attempts": 1}, **config),
+        config=Config(retries={"total_max_attempts": 1}, proxies={}, **config),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def _load_options(command: _Command) -> _Command:
             type=SECONDS,
             default=40.0,
             show_default=True,
-            help="Seconds after which a run falls anyway.",
+            help="Seconds after which a run falls anyway; in the demo twice as many for layer and proxy.",
         ),
     )
     for option in reversed(options):
@@ -65,7 +66,13 @@ _output = click.option(
 @_output
 @click.option("--max-connections", type=click.IntRange(min=5), default=100, show_default=True)
 @click.option("--pool-size", type=COUNT, default=20, show_default=True, help="The proxy's server connections.")
-@click.option("--function-timeout", type=SECONDS, default=15.0, show_default=True, help="Seconds per invocation.")
+@click.option(
+    "--function-timeout",
+    type=SECONDS,
+    default=15.0,
+    show_default=True,
+    help="Seconds per invocation; twice as many for layer and proxy.",
+)
 @click.option(
     "--work",
     type=click.FloatRange(min=0),
@@ -82,7 +89,7 @@ def demo(output: Path, max_connections: int, pool_size: int, function_timeout: f
     from tidegate_load.spike.scenario import SpikeSize
 
     size = SpikeSize(
-        LoadSize(**load, read_timeout=2 * function_timeout + 30),
+        LoadSize(**load),
         max_connections=max_connections,
         pool_size=pool_size,
         function_timeout=function_timeout,
@@ -157,21 +164,31 @@ def run(
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("reports"))
 def report(folder: Path) -> None:
-    """Write report.html and report.png anew from the raw data in FOLDER."""
+    """Write report.html and report.png anew from the raw data in FOLDER.
+
+    Exit status: 0; 1 if the runs of a demo are there and break a promise, or a file cannot be read.
+    """
     from tidegate_load.spike.promises import DIRECT, LAYER, PROXY, demo_promises
     from tidegate_load.spike.report import load_recordings, write_report
 
     with _one_clear_line():
         recordings = {run.name: run for run in load_recordings(folder.absolute())}
         whole = all(name in recordings for name in (DIRECT, LAYER, PROXY))
-        path = write_report(folder.absolute(), list(recordings.values()), demo_promises(recordings) if whole else ())
+        promises = demo_promises(recordings) if whole else []
+        path = write_report(folder.absolute(), list(recordings.values()), promises)
+        broken = [promise for promise in promises if not promise.kept]
+    for promise in broken:
+        click.echo(f"broken {promise.text}: {promise.seen}")
     click.echo(f"Report: {path}")
+    sys.exit(1 if broken else 0)
 
 
 def _demo(size: Any, folder: Path, interruption: Interruption) -> bool:
+    from tidegate_load.clean_environment import clean_environment
+    from tidegate_load.postgres import UNENCRYPTED
     from tidegate_load.spike.connections import ConnectionSampler
     from tidegate_load.spike.promises import demo_promises
-    from tidegate_load.spike.report import raw_file, write_report
+    from tidegate_load.spike.report import make_folder, raw_file, write_report
     from tidegate_load.spike.scenario import SCENARIOS, Stage, start_postgres
     from tidegate_load.spike.terminal import Display, make_console, show_promises, summary_table
 
@@ -180,13 +197,16 @@ def _demo(size: Any, folder: Path, interruption: Interruption) -> bool:
         f"{size.load.peak} invocations at once, one PostgreSQL with max_connections = {size.max_connections}",
         highlight=False,
     )
-    raw_file(folder, "x").parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    # libpq reads the environment of this process too.
+    for name in os.environ.keys() - clean_environment().keys():
+        del os.environ[name]
     password = secrets.token_hex(8)
     recordings = {}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(contextlib.closing(start_postgres(size, password)))
         interruption.check()
-        sampler = stack.enter_context(ConnectionSampler(server.parameters()))
+        sampler = stack.enter_context(ConnectionSampler(server.parameters() | UNENCRYPTED))
         display = stack.enter_context(Display(console))
         stage = Stage(server, sampler, password, size, folder, interruption, display.update)
         for scenario in SCENARIOS:

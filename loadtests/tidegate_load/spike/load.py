@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tidegate_load.clean_environment import clean_environment
 from tidegate_load.spike.processes import Child, StepError
 
 LOCUSTFILE = Path(__file__).resolve().parents[2] / "locustfile.py"
@@ -70,4 +71,5 @@ def start_locust(target: LoadTarget, size: LoadSize, *, results: Path, html: Pat
         *size.arguments(),
     ]
     # It is only ever stopped to throw its run away, so there is nothing to wait for.
-    return Child("Locust", arguments, log, grace=0)
+    environment = clean_environment(for_aws=target.target == "aws")
+    return Child("Locust", arguments, log, grace=0, environment=environment)

@@ -15,10 +15,13 @@ from typing import Any
 OK = "ok"
 """The kind of an invocation that did what it was asked to."""
 
+FULL = "too many clients already"
+"""The kind of a failure for want of a free connection in the database."""
+
 # First match wins. The texts are PostgreSQL's, libpq's, Lambda's and the proxy's own words.
 _KNOWN = (
-    (re.compile(r"too many clients already"), "too many clients already"),
-    (re.compile(r"remaining connection slots are reserved"), "too many clients already"),
+    (re.compile(r"too many clients already"), FULL),
+    (re.compile(r"remaining connection slots are reserved"), FULL),
     (re.compile(r"too many connections for (role|database)"), "too many connections for role or database"),
     (re.compile(r"task timed out", re.I), "Task timed out"),
     (re.compile(r"borrow_timeout"), "proxy: borrow_timeout"),

@@ -6,12 +6,14 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psutil
+
+from tidegate_load.clean_environment import clean_environment
 
 
 class StepError(Exception):
@@ -22,11 +24,20 @@ class Child:
     """One process with its output in a log file.
 
     Parameters: `name`, for messages; `arguments`; `log`, file for its standard output and error;
-    `grace`, seconds that it may take to end when asked, before it is killed.
+    `grace`, seconds that it may take to end when asked, before it is killed; `environment`, its variables, by default
+    `clean_environment()`.
     Its own session keeps the terminal's Ctrl-C from it: it is stopped in order, by us.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str | Path], log: Path, *, grace: float = 10.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str | Path],
+        log: Path,
+        *,
+        grace: float = 10.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.log = log
         self._grace = grace
@@ -38,6 +49,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                env=clean_environment() if environment is None else environment,
                 start_new_session=True,
             )
         self._watch = psutil.Process(self._process.pid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tidegate_load.spike.outcomes import OK
+from tidegate_load.spike.outcomes import FULL, OK
 from tidegate_load.spike.recording import Recording
 from tidegate_load.spike.series import at_the_peak, peak_in_flight
 
@@ -55,6 +55,11 @@ def _direct(run: Recording) -> list[Promise]:
             f"{failed} of {len(peaking)} ({share:.0%}); {run.failed:,} of {len(run.invocations):,} over the whole run",
         ),
         Promise(
+            f"{run.title}: most failures are {FULL!r}",
+            run.errors.get(FULL, 0) * 2 > run.failed,
+            f"{run.errors.get(FULL, 0):,} of {run.failed:,}",
+        ),
+        Promise(
             f"{run.title}: every connection of the database is used",
             run.max_connections is not None and run.peak_connections == run.max_connections,
             f"{run.peak_connections} of {run.max_connections}",
@@ -75,9 +80,16 @@ def _proxied(run: Recording) -> list[Promise]:
     return [
         _concurrency(run),
         Promise(
-            f"{run.title}: none of at least {min_invocations:,} invocations fails",
-            total >= min_invocations and run.failed == 0,
-            f"{run.failed} of {total:,} failed",
+            f"{run.title}: at least {min_invocations:,} invocations finish",
+            total >= min_invocations,
+            f"{total:,} in {_duration(run):.0f} s"
+            if total >= min_invocations
+            else f"only {total:,} of {min_invocations:,} finished in {_duration(run):.0f} s: the machine is too busy",
+        ),
+        Promise(
+            f"{run.title}: no invocation fails",
+            run.failed == 0 < total,
+            f"{run.failed:,} of {total:,} failed",
         ),
         Promise(
             f"{run.title}: at most {pool_size} server connections",
@@ -87,7 +99,7 @@ def _proxied(run: Recording) -> list[Promise]:
         Promise(
             f"{run.title}: every committed row is accounted for",
             accounting is not None
-            and accounting.stored == accounting.said == total
+            and 0 < accounting.stored == accounting.said == total
             and accounting.lost == accounting.extra == 0,
             "not counted"
             if accounting is None
@@ -108,12 +120,16 @@ def _concurrency(run: Recording) -> Promise:
     )
 
 
+def _duration(run: Recording) -> float:
+    return max((each.end for each in run.invocations), default=run.start) - run.start
+
+
 def _rows_with_failures(run: Recording) -> Promise:
     # An invocation may fail after its commit, so the table may hold more than was said, by at most the failures.
     accounting = run.accounting
     return Promise(
-        f"{run.title}: no committed row is lost",
-        accounting is not None and accounting.lost == 0 and accounting.extra <= run.failed,
+        f"{run.title}: rows are committed, and none is lost",
+        accounting is not None and accounting.stored > 0 and accounting.lost == 0 and accounting.extra <= run.failed,
         "not counted"
         if accounting is None
         else f"{accounting.stored:,} in the table, {accounting.said:,} said to be committed, {accounting.lost} lost",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -13,7 +14,7 @@ from typing import Any, Self
 
 import psycopg
 
-from tidegate_load.postgres import free_port
+from tidegate_load.postgres import UNENCRYPTED
 from tidegate_load.spike.interrupt import Interruption
 from tidegate_load.spike.processes import Child
 
@@ -22,18 +23,22 @@ START_TIMEOUT = 20.0
 
 HOST = "127.0.0.1"
 
+_LISTENING = re.compile(r"is listening on \S+ port (\d+)")
 
-def proxy_configuration(port: int, pool_size: int, borrow_timeout: float, server: Mapping[str, Any]) -> str:
+
+def proxy_configuration(pool_size: int, borrow_timeout: float, server: Mapping[str, Any]) -> str:
     """The TOML file: one database and one user, no TLS, everything on loopback.
 
-    Parameters: `port` to listen on; `borrow_timeout` in seconds; `server`, keyword arguments for
+    The port is the kernel's choice; the log names it.
+
+    Parameters: `borrow_timeout` in seconds; `server`, keyword arguments for
     `psycopg.connect` that name the database behind the proxy and the user.
     """
     # A JSON string is a valid TOML basic string, so quoting is left to json.
     database, user, password = (json.dumps(server[key]) for key in ("dbname", "user", "password"))
     return f"""\
 listen_host = "{HOST}"
-listen_port = {port}
+listen_port = 0
 client_tls = "disable"
 pool_size = {pool_size}
 borrow_timeout = {borrow_timeout}
@@ -104,19 +109,23 @@ class ProxyProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="tidegate-spike-")
         file = Path(self._folder.name) / "proxy.toml"
         file.touch(mode=0o600)  # it holds a password
-        self.port = free_port()
-        file.write_text(proxy_configuration(self.port, self._pool_size, self._borrow_timeout, self._server))
+        file.write_text(proxy_configuration(self._pool_size, self._borrow_timeout, self._server))
         self.child = Child("the proxy", [sys.executable, "-m", "tidegate_proxy", "serve", file], self._log)
         deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            try:
-                psycopg.connect(**self.parameters, connect_timeout=5, sslmode="disable").close()
-                return
-            except psycopg.OperationalError as error:
-                if self.child.poll() is not None:
-                    raise self.child.failure("did not start") from None
-                if time.monotonic() > deadline:
-                    reason = str(error).strip().splitlines()[-1]
-                    what = f"accepted no login within {START_TIMEOUT:.0f} s ({reason})"
-                    raise self.child.failure(what) from None
+        while not self._accepts_logins():
+            if self.child.poll() is not None:
+                raise self.child.failure("did not start")
+            if time.monotonic() > deadline:
+                raise self.child.failure(f"accepted no login within {START_TIMEOUT:.0f} s")
             self._interruption.wait(0.1)
+
+    def _accepts_logins(self) -> bool:
+        found = _LISTENING.search(self._log.read_text(errors="replace"))
+        if found is None:
+            return False
+        self.port = int(found[1])
+        try:
+            psycopg.connect(**(self.parameters | UNENCRYPTED), connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return False  # the proxy's log says why
+        return True

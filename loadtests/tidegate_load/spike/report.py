@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from tidegate_load.spike.figure import draw
 from tidegate_load.spike.page import PAGE
+from tidegate_load.spike.processes import StepError
 from tidegate_load.spike.promises import DIRECT, LAYER, PROXY, Promise
 from tidegate_load.spike.recording import Recording, RecordingError
 from tidegate_load.spike.summary import summary_rows
@@ -27,6 +30,18 @@ def raw_file(folder: Path, name: str) -> Path:
 def locust_report(folder: Path, name: str) -> Path:
     """Where Locust's own report of the run `name` lies."""
     return folder / f"locust-{name}.html"
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folders of a report and of its raw data. Raises: StepError."""
+    try:
+        (folder / RAW).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder / RAW, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise StepError(
+            f"--output {folder}: nothing can be written there ({error.strerror}); name another folder"
+        ) from None
 
 
 def load_recordings(folder: Path) -> list[Recording]:

@@ -12,7 +12,7 @@ from tidegate_load.spike.connections import ConnectionSampler
 from tidegate_load.spike.interrupt import Interruption
 from tidegate_load.spike.load import LoadSize, LoadTarget, start_locust
 from tidegate_load.spike.recording import Recording, ResultReader
-from tidegate_load.spike.report import load_recordings, locust_report, raw_file, write_report
+from tidegate_load.spike.report import load_recordings, locust_report, make_folder, raw_file, write_report
 from tidegate_load.spike.terminal import LINE_INTERVAL, make_console, summary_table
 
 TICK = 0.25
@@ -35,7 +35,7 @@ def run_single(
     Raises: StepError, psycopg.Error, InterruptedRunError.
     """
     console = make_console()
-    raw_file(folder, name).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     recording = Recording(name, name, parameters=size.as_dict() | vars(target), function_role=role)
     results = folder / "logs" / f"{name}.csv"
     with contextlib.ExitStack() as stack:
@@ -68,6 +68,8 @@ def run_single(
             if ended is not None:
                 break
             interruption.wait(TICK)
+        if ended != 0 and not recording.invocations:
+            raise locust.failure("could not start")
         if ended != 0 or not recording.invocations:
             raise locust.failure(f"ended with status {ended} after {len(recording.invocations)} invocations")
         recording.cpu_seconds = {"locust": locust.cpu_seconds}

@@ -95,6 +95,16 @@ def test_the_command_rebuilds_the_report_from_raw_data(tmp_path: Path) -> None:
     assert "What was promised" in (tmp_path / "report.html").read_text()
 
 
+def test_the_command_fails_and_says_which_promise_the_raw_data_breaks(tmp_path: Path) -> None:
+    save_demo(tmp_path)
+    run = demo()[PROXY]
+    run.invocations[5] = run.invocations[5]._replace(outcome="Task timed out")
+    run.save(raw_file(tmp_path, PROXY))
+    result = CliRunner().invoke(main, ["report", str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.output.startswith("broken layer and proxy: no invocation fails: 1 of 30 failed\n")
+
+
 def test_the_demos_runs_come_first_and_in_order(tmp_path: Path) -> None:
     save_demo(tmp_path)
     other = demo()[DIRECT]
