@@ -15,9 +15,8 @@ _QUESTIONS = {
         "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())"
     ),
     TEMPORARY: (
-        "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema())"
-        " OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema())"
-        " OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema())"
+        "EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass"
+        " AND refobjid = pg_catalog.pg_my_temp_schema() AND refobjid <> 0)"
     ),
 }
 """SQL that is true while state of a kind is left. Each is asked after the transaction, so what has ended with it, like

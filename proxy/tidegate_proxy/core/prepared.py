@@ -137,6 +137,8 @@ class ClientStatements:
             server.owed.append(ParseToken())
             if not name:
                 self._unnamed = None
+                self._unnamed_suspicion = None
+                self.unnamed_there = True
             return None
         if self._fresh:
             self._see_that_it_is_parsed(server, name)

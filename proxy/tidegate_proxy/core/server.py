@@ -14,7 +14,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from tidegate_proxy.core.codes import FORWARDED, FROM_SERVER, UNKNOWN
-from tidegate_proxy.core.statements import CloseToken, InternalQuery, ParseToken, Statement
+from tidegate_proxy.core.statements import NAME_PREFIX, CloseToken, InternalQuery, ParseToken, Statement
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ServerProtocolError, TargetUnavailableError
 from tidegate_proxy.protocol import decode, encode
 from tidegate_proxy.protocol.rows import parse_data_row
@@ -25,8 +25,10 @@ from tidegate_proxy.protocol.wire import (
     COPY_IN_RESPONSE,
     DATA_ROW,
     ERROR_RESPONSE,
+    FUNCTION_CALL,
     FLUSH,
     IDLE,
+    NOTIFICATION_RESPONSE,
     PARAMETER_STATUS,
     PARSE_COMPLETE,
     QUERY,
@@ -187,6 +189,9 @@ class ServerConnection(asyncio.Protocol):
                     return
                 if body[0] != IDLE and self.client is not None and self.client.single_statements:
                     self._deliver(data[start:pos])
+                    self.status = body[0]
+                    while owed and owed.popleft() not in (QUERY, SYNC, FUNCTION_CALL):
+                        pass
                     self.client.fail(_no_transactions())
                     return
                 # Everything up to here must be with the client before the connection may go to another one.
@@ -198,7 +203,11 @@ class ServerConnection(asyncio.Protocol):
                 self.status = body[0]
                 self._ready()
             elif self._internal:
-                self._read_internal(kind, body)
+                if kind == NOTIFICATION_RESPONSE:
+                    # It may come between any two messages, and is no answer to us.
+                    self._deliver(data[pos:end])
+                else:
+                    self._read_internal(kind, body)
                 pos = start = end
             elif self._settling == 2:
                 pos = start = end
@@ -226,7 +235,7 @@ class ServerConnection(asyncio.Protocol):
         `body` is empty for one that is too long to be waited for.
         """
         if kind == COMMAND_COMPLETE:
-            if body[:1] in b"AD":
+            if body[:1] in b"ACD":
                 self._read_tag(body)
         elif kind == PARSE_COMPLETE:
             token = self._next_owed()
@@ -267,10 +276,12 @@ class ServerConnection(asyncio.Protocol):
             self.prepared.pop(statement.name, None)
             if self.client is not None:
                 self.client.statements.forget(name)
-        elif tag.startswith((b"ALTER ", b"DROP ")) and self.client is not None:
+        elif tag.startswith((b"ALTER ", b"DROP ", b"CREATE VIEW", b"CREATE RULE")) and self.client is not None:
             self.client.watch.schema_changed = True
         if tag in (b"DISCARD ALL\0", b"DISCARD SEQUENCES\0") and self.client is not None:
             self.client.session.sequences_forgotten()
+            if tag == b"DISCARD ALL\0":
+                self.client.session.all_discarded()
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed
@@ -287,6 +298,10 @@ class ServerConnection(asyncio.Protocol):
         if self.client is not None and b"\0RRevalidateCachedQuery\0" in body:
             # "cached plan must not change result type", in whatever language: who prepares anew needs a new plan.
             self.client.owner.schema_changed()
+        if b"\0C26000\0" in body[:80] and NAME_PREFIX in body:
+            # Something out of sight, a function say, has deallocated what was prepared here.
+            self.stray_names += self.prepared
+            self.prepared.clear()
         # Severity comes first, translated and then plain; nothing else needs the whole body.
         if body.startswith((b"VFATAL\0", b"VPANIC\0"), body.find(0) + 1):
             self.fatal = decode.error_from_fields(decode.parse_error_fields(body))
@@ -505,6 +520,8 @@ class ServerConnection(asyncio.Protocol):
         """The client has vanished: what still comes is for nobody."""
         client = self.client
         self.client = None
+        if client is not None:
+            self.last_client = client.pid
         self.abandoned = True
         if client is not None and client.write_blocked:
             self.transport.resume_reading()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tidegate_proxy.core.check import Check
 from tidegate_proxy.core.statements import InternalQuery
-from tidegate_proxy.core.suspect import ASKED, SEQUENCE, TEMPORARY, UNREADABLE, Suspicion
+from tidegate_proxy.core.suspect import ASKED, LONG, SEQUENCE, TEMPORARY, UNREADABLE, Suspicion
 
 # They change nothing about what a statement's text means, so clients that differ in them share prepared statements.
 _MEANINGLESS = frozenset(
@@ -135,6 +135,8 @@ class Session:
         """
         self._unanswered -= 1
         if query.error is not None:
+            # Cancelled, say, or timed out: whatever was asked about may be there. It is asked again.
+            self.pins |= set(check.kinds)
             # Some parameters may not be read by everyone. What they are now is anybody's guess.
             if check.names:
                 self.pins.add(UNREADABLE)
@@ -172,6 +174,10 @@ class Session:
         """With pg_temp in the search path, nothing in a statement's text says that a table is a temporary one."""
         if "pg_temp" in self.parameters.get("search_path", ""):
             self.pins.add(TEMPORARY)
+
+    def all_discarded(self) -> None:
+        """DISCARD ALL was run: nothing is left of what could not be asked about either."""
+        self.pins -= {LONG, UNREADABLE}
 
     def sequences_forgotten(self) -> None:
         """DISCARD ALL or DISCARD SEQUENCES was run."""

@@ -68,8 +68,6 @@ class SessionWatch:
 
     def examine(self, server: ServerConnection, text: bytes) -> Suspicion | None:
         """What a suspect text may change; see `suspect.examine`."""
-        if self._client.keeps_server:
-            return None
         if b"\\" not in text:
             return examine(text, True)
         if server.owed or self._client.unsynced or server.reported.get(b"client_encoding") in _BACKSLASH_WITHIN:

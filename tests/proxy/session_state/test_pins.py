@@ -264,3 +264,65 @@ def test_a_pin_outlives_other_transactions_of_its_client(start_proxy: StartProxy
             one.execute("INSERT INTO t VALUES (1)")
         one.execute("DROP TABLE t")
         eventually(lambda: "no longer pinned" in proxy.log)
+
+
+def test_a_check_that_is_cancelled_leaves_nothing_to_others(narrow_proxy: ProxyProcess) -> None:
+    # The cancel request may hit the proxy's own question behind the statement; whatever it hits, the lock is kept.
+    with RawClient(narrow_proxy.parameters) as one:
+        for _ in range(20):
+            one.send(encode.query("SELECT pg_advisory_lock(1)"))
+            with RawClient(narrow_proxy.parameters, login=False) as canceller:
+                canceller.send(encode.cancel_request(one.pid, one.key))
+                assert canceller.is_closed()
+            if "E" in one.kinds_until():
+                continue
+            assert_waits_until(narrow_proxy, one, "SELECT pg_advisory_unlock_all()")
+
+
+def test_notifications_between_other_answers_all_arrive(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(pool_size=2)
+    with RawClient(proxy.parameters) as listener, RawClient(proxy.parameters) as sender:
+        listener.query("LISTEN c")
+        arrived = 0
+        for n in range(200):
+            sender.send(encode.query(f"NOTIFY c, '{n}'"))
+            arrived += sum(kind == "A" for kind, _ in listener.query("SELECT 1"))
+            sender.read_until()
+        while arrived < 200:
+            assert listener.read()[0] == "A"
+            arrived += 1
+
+
+def test_temporary_objects_of_every_kind_pin(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one:
+        one.query('CREATE COLLATION pg_temp.c FROM "C"')
+        assert_waits_until(narrow_proxy, one, "DROP COLLATION pg_temp.c")
+
+
+def test_a_statement_that_is_too_long_to_be_carried(narrow_proxy: ProxyProcess) -> None:
+    long = b"SELECT '" + b"x" * 1_200_000 + b"'"
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as other:
+        one.send(parse(b"", long) + bind() + execute() + encode.sync())
+        assert one.kinds_until() == "12DCZ"
+        one.query("DISCARD ALL")
+        assert kinds(other, "SELECT 1") == ONE_ROW
+
+
+def test_statement_mode_frees_the_server_connection_at_once(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(pool_size=1, pool_mode="statement", borrow_timeout=3, server_reset_timeout=60)
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
+        one.send(encode.query("BEGIN"))
+        assert one.error_until("E")["C"] == "0A000"
+        assert kinds(two, "SELECT 1") == ONE_ROW
+
+
+def test_what_is_deallocated_out_of_sight_is_prepared_anew(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.query("CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'deallocate all'; END $$")
+        two.send(parse(b"s", b"SELECT 1") + encode.sync())
+        assert two.kinds_until() == "1Z"
+        one.query("SELECT f()")
+        two.send(bind(b"", b"s") + execute() + encode.sync())
+        assert two.error_until()["C"] == "26000"
+        two.send(bind(b"", b"s") + execute() + encode.sync())
+        assert two.kinds_until() == "2DCZ"
