@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
+_WITH_BACKSLASHES: Final = rb"'(?:[^'\\]|''|\\.)*(?:'|\\?\Z)"
+
 
 def _tokens(plain_string: bytes) -> re.Pattern[bytes]:
     # What PostgreSQL's scanner (src/backend/parser/scan.l) treats as a whole. A letter before E or $ makes it part of
-    # a name.
+    # a name. What has no end takes all the rest: to look for the next end from there, and from there again, would take
+    # time that grows with the square of the text.
     return re.compile(
-        rb"(?P<escaped>(?<![\w$\x80-\xff])[eE]'(?:[^'\\]|''|\\.)*')"
+        rb"(?P<escaped>(?<![\w$\x80-\xff])[eE]" + _WITH_BACKSLASHES + rb")"
         rb"|(?P<string>" + plain_string + rb")"
-        rb'|(?P<name>"(?:[^"]|"")*")'
+        rb'|(?P<name>"(?:[^"]|"")*(?:"|\Z))'
         rb"|(?P<line>--[^\r\n]*)"
         rb"|(?P<block>/\*)"
         rb"|(?P<dollar>(?<![\w$\x80-\xff])\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$)",
@@ -20,8 +23,8 @@ def _tokens(plain_string: bytes) -> re.Pattern[bytes]:
     )
 
 
-_STANDARD: Final = _tokens(rb"'(?:[^']|'')*'")
-_BACKSLASHES: Final = _tokens(rb"'(?:[^'\\]|''|\\.)*'")
+_STANDARD: Final = _tokens(rb"'(?:[^']|'')*(?:'|\Z)")
+_BACKSLASHES: Final = _tokens(_WITH_BACKSLASHES)
 _COMMENT: Final = re.compile(rb"/\*|\*/")
 
 

@@ -123,7 +123,7 @@ _RESET_WORDS: Final = (
 )
 _RESET_NAME = re.compile(rb"\s*" + _NAME + rb"\s*\Z", re.IGNORECASE)
 _CONFIG = re.compile(_CONFIG_WORD + rb"(?:\s*\(\s*'(?P<name>[^'\\]+)'(?:::\w+)?\s*,)?", re.IGNORECASE)
-_ONE_SET = re.compile(rb"\A\s*(?:SET|RESET)\b[^;]*;?\s*\Z", re.IGNORECASE)
+_ONE_SET = re.compile(rb"\A\s*(?:SET|RESET)\b[^;]*(?:;\s*)?\Z", re.IGNORECASE)
 
 
 class _Patterns:
