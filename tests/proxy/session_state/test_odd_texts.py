@@ -12,41 +12,37 @@ from tidegate_proxy.core.suspect import examine, examine_part, is_part_suspect, 
 from tidegate_proxy.protocol import encode, wire
 
 SIZE = 1 << 16
+LONG = 1 << 18
 MEMORY = 48 << 20
 
-PIECES = [
-    *(b"'", b'"', b"\\", b"\\'", b"''\\", b"$", b"$a", b"$a$ ", b"$$'", b"/*", b"*/", b"/*/", b"--", b"--\n", b"\n"),
-    *(b";", b"; ", b" ", b"SET ", b";SET ", b"SET a=", b"RESET ", b";RESET a ", b"set_config(", b"set_config('"),
-    *(b"set_config('a',", b"DECLARE ", b";DECLARE a ", b"ALTER ", b";ALTER ROLE ", b"E'", b" E'\\", b"U&", b'U&"'),
-    *(b"\xff", b"\xe3\x80\x80", b"do", b";do ", b"temp", b"nextval ", b"a.", b'a."', b"DEFAULT "),
-]
-STARTS = [
-    b"",
-    b"SET ",
-    b"SET a",
-    b"SET a TO '",
-    b"RESET ",
-    b"RESET a",
-    b"SELECT '",
-    b"SELECT E'",
-    b"do $$",
-    b"ALTER",
-    b";",
-]
-ENDS = [b"", b";", b";;", b"!", b"'", b"SET"]
 
-
-@pytest.mark.parametrize("piece", PIECES)
-def test_a_text_is_judged_in_time_that_grows_with_its_length_alone(piece: bytes) -> None:
-    # Were it to grow with the square, each of these would take minutes, and the test its time limit.
-    for start in STARTS:
-        for end in ENDS:
-            text = start + piece * (SIZE // len(piece)) + end
-            is_suspect(text)
-            is_part_suspect(text)
-            examine(text, True)
-            examine(text, False)
-            examine_part(text)
+@pytest.mark.parametrize(
+    ("start", "piece", "end"),
+    [
+        (b"RESET a", b"\n", b";;"),
+        (b"SET a TO '", b" ", b"';;"),
+        (b"SET", b" ", b"!"),
+        (b"SELECT '", b"\\'", b""),
+        (b"SELECT E'", b"\\'", b"!"),
+        (b"", b" E'\\", b""),
+        (b"", b"$a", b"$"),
+        (b"do $$", b"/*", b""),
+        (b"set", b"--\n", b";"),
+        (b"", b";DECLARE a ", b""),
+        (b"", b";ALTER ROLE ", b"SET"),
+        (b"", b"set_config('", b""),
+        (b"set ", b'a."', b""),
+        (b"set ", b"a.", b" "),
+    ],
+)
+def test_a_text_is_judged_in_time_that_grows_with_its_length_alone(start: bytes, piece: bytes, end: bytes) -> None:
+    # Were it to grow with the square, as it once did, each of these would take minutes.
+    text = start + piece * (LONG // len(piece)) + end
+    is_suspect(text)
+    is_part_suspect(text)
+    examine(text, True)
+    examine(text, False)
+    examine_part(text)
 
 
 def setting(client: RawClient, name: str) -> bytes:
