@@ -89,6 +89,14 @@ def test_too_few_invocations_are_blamed_on_the_machine_and_not_on_failures() -> 
     assert promise.seen == "only 30 of 31 finished in 3 s: the machine is too busy"
 
 
+def test_too_few_invocations_are_not_blamed_on_the_machine_where_some_failed() -> None:
+    recordings = demo()
+    drop_one(recordings[PROXY])
+    fail_one(recordings[PROXY])
+    few, _ = (promise for promise in demo_promises(recordings) if not promise.kept)
+    assert few.seen == "only 30 of 31 finished in 3 s"
+
+
 def test_direct_that_fails_for_another_reason() -> None:
     recordings = demo()
     run = recordings[DIRECT]
