@@ -184,6 +184,11 @@ _STATEMENT_WORDS: Final = (
     b"do",
     b"alter",
 )
+_WORDS: Final = (
+    *_STATEMENT_WORDS,
+    *(b"temp", b"advisory_", b"tval", b"currval", b"dblink", b"session_setup", b"_slot", b"backup", b'u&"'),
+)
+"""One of these is in every text that is suspect; "set" stands for pg_settings, too."""
 _FIRST_WORD: Final = re.compile(
     rb"\s*(?:set|reset|prepare|deallocate|discard|execute|listen|unlisten|declare|close|load|do|alter)\b"
 )
@@ -191,7 +196,8 @@ _FIRST_WORD: Final = re.compile(
 
 def is_part_suspect(text: bytes) -> bool:
     """The same as `is_suspect` for a part of a text, which may begin in the midst of a comment."""
-    return _GATE_WITH_LINE_COMMENTS.search(text) is not None
+    lowered = text.lower()
+    return any(word in lowered for word in _WORDS) and _GATE_WITH_LINE_COMMENTS.search(text) is not None
 
 
 def is_suspect(text: bytes) -> bool:
