@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from tidegate_proxy.core.lexer import bare
@@ -28,6 +29,9 @@ LIBRARY: Final = "loaded library"
 OPAQUE: Final = "state that cannot be asked about"
 UNREADABLE: Final = "parameter whose name is computed"
 LONG: Final = "long statement"
+
+REMEMBERED_LENGTH: Final = 1024
+"""Bytes up to which a text's verdict is remembered, for the latest thousand of them."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,11 @@ def is_suspect(text: bytes) -> bool:
 
     Parameters: `text`, one or several statements in any encoding that contains ASCII.
     """
+    # Applications say the same few things again and again.
+    return _remembered(text) if len(text) <= REMEMBERED_LENGTH else _is_suspect(text)
+
+
+def _is_suspect(text: bytes) -> bool:
     # A search for one word takes a few dozen nanoseconds, a regular expression of all of them a hundred times as much.
     lowered = text.lower()
     if not (
@@ -229,6 +238,9 @@ def is_suspect(text: bytes) -> bool:
         if not any(word in lowered for word in _STATEMENT_WORDS):
             return False
     return (_GATE_WITH_LINE_COMMENTS if b"--" in lowered else _GATE).search(text) is not None
+
+
+_remembered: Final = lru_cache(maxsize=1024)(_is_suspect)
 
 
 def examine(text: bytes, standard_strings: bool) -> Suspicion | None:
