@@ -25,6 +25,10 @@ def _tokens(plain_string: bytes) -> re.Pattern[bytes]:
 
 _STANDARD: Final = _tokens(rb"'(?:[^']|'')*(?:'|\Z)")
 _BACKSLASHES: Final = _tokens(_WITH_BACKSLASHES)
+# A string goes on after a line break, in the same manner as it began.
+_GOES_ON: Final = re.compile(
+    rb"(?:[ \t\f\v]++|--[^\r\n]*+)*+[\r\n](?:\s++|--[^\r\n]*+[\r\n])*+" + _WITH_BACKSLASHES, re.DOTALL
+)
 _COMMENT: Final = re.compile(rb"/\*|\*/")
 
 
@@ -43,7 +47,11 @@ def bare(text: bytes, standard_strings: bool = True) -> bytes:
         parts.append(text[pos : match.start()])
         pos = match.end()
         kind = match.lastgroup
-        if kind == "name":
+        if kind == "escaped":
+            while (more := _GOES_ON.match(text, pos)) is not None:
+                pos = more.end()
+            parts.append(b"''")
+        elif kind == "name":
             parts.append(match[0].replace(b";", b"?"))
         elif kind == "line":
             parts.append(b" ")

@@ -326,3 +326,11 @@ def test_what_is_deallocated_out_of_sight_is_prepared_anew(narrow_proxy: ProxyPr
         assert two.error_until()["C"] == "26000"
         two.send(bind(b"", b"s") + execute() + encode.sync())
         assert two.kinds_until() == "2DCZ"
+
+
+def test_a_string_that_goes_on_after_a_line_break_hides_nothing(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        hidden = "SELECT E'a' -- comment\n'\\' , '; SET work_mem TO 1234 --'"
+        assert "E" not in kinds(one, hidden)
+        assert ("D", b"\0\x01\0\0\0\x061234kB") in one.query("SHOW work_mem")
+        assert ("D", b"\0\x01\0\0\0\x034MB") in two.query("SHOW work_mem")
