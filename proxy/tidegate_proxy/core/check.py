@@ -39,7 +39,7 @@ class Check:
     """One question: about which kinds of state, about which parameters, and whether about all changed ones.
 
     `reset`: those parameters that were reset rather than set; `in_advance`: it was sent together with the statement
-    that it asks about.
+    that it asks about; `unnamed`: parameters that no statement has named, for functions may set them.
     """
 
     kinds: tuple[str, ...]
@@ -47,6 +47,7 @@ class Check:
     reset: frozenset[str] = frozenset()
     all_changed: bool = False
     in_advance: bool = False
+    unnamed: frozenset[str] = frozenset()
 
     def sql(self) -> str:
         """One SELECT with a column for each kind and each name; then one row for each other parameter that differs

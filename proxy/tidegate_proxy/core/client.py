@@ -75,6 +75,9 @@ class ClientOwner(Protocol):
     def prefix(self, client: ClientConnection, server: ServerConnection) -> bytes:
         """What must be sent ahead of the client's first message to make the session the client's own."""
 
+    def own_parameters(self, client: ClientConnection, server: ServerConnection) -> bytes:
+        """What must be sent to give the server the client's session parameters; nothing if it has them."""
+
     def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:
         """The client vanished while it held the server connection."""
 

@@ -64,8 +64,8 @@ class ClientStatements:
     def __init__(self, watch: SessionWatch) -> None:
         self._watch = watch
         self._named: dict[bytes, Statement] = {}
-        # Names whose Parse may not be answered yet, with that Parse and the number of the request that it belongs to.
-        self._fresh: dict[bytes, tuple[ParseToken, int]] = {}
+        # Names whose Parse or Close may not be answered yet, with that and the number of the request it belongs to.
+        self._fresh: dict[bytes, tuple[ParseToken | CloseToken, int]] = {}
         # The body of the latest Parse without a name, and whether the present server connection has it.
         self._unnamed: bytes | None = None
         self._unnamed_suspicion: Suspicion | None = None
@@ -225,7 +225,7 @@ class ClientStatements:
             self._parse_on(server, statement, out, ParseToken(statement, swallow=True))
 
     def _see_that_it_is_parsed(self, server: ServerConnection, name: bytes) -> None:
-        """Raises AnswersFirst while the name is a statement's only if an earlier request does not fail."""
+        """Raises AnswersFirst while it depends on the end of an earlier request whose the name is."""
         token, request = self._fresh.get(name, (None, 0))
         if token is None or request == server.request:
             return
@@ -266,7 +266,9 @@ class ClientStatements:
         def undo() -> None:
             self._named[name] = kept
 
-        server.owed.append(CloseToken(undo=undo))
+        token = CloseToken(undo=undo)
+        self._fresh[name] = (token, server.request)
+        server.owed.append(token)
         # It stays prepared on the server, for others and for later: closing what does not exist answers the same.
         return (_CLOSE_NOTHING,)
 

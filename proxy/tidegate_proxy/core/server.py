@@ -437,6 +437,9 @@ class ServerConnection(asyncio.Protocol):
                 self.ask(client, check)
                 self.transport.write(encode.query(check.sql()))
                 return
+            if self.status == IDLE and client.session.pins and self.applied != client.session.parameters:
+                self.transport.write(client.owner.own_parameters(client, self))
+                return
         self.release_if_done()
 
     def _close_strays(self) -> None:
@@ -446,6 +449,9 @@ class ServerConnection(asyncio.Protocol):
 
     def ask(self, client: ClientConnection, check: Check) -> None:
         """Expect the answer to the question what is left in the client's session."""
+        if client.session.awaits_restoring:
+            # Until then the server is at its own beginning, not at that of the client's session.
+            client.awaits_answers = True
         self.begin_internal(lambda query: client.watch.checked(self, check, query))
 
     def settle(self) -> None:

@@ -42,6 +42,7 @@ class Session:
         "_reset_all",
         "_set",
         "_unanswered",
+        "awaits_restoring",
         "failed",
         "parameters",
         "pins",
@@ -54,6 +55,8 @@ class Session:
         # Kinds of state that keep the client on its server connection.
         self.pins: set[str] = set()
         self._pin_if_all_is_temporary()
+        # The latest question is about a parameter that goes back to what the StartupMessage said.
+        self.awaits_restoring = False
         # A statement has failed since the first of those that the server was not asked about.
         self.failed = False
         self._always_ask = always_ask
@@ -94,6 +97,10 @@ class Session:
         self.pins |= new
         return set(new)
 
+    def is_restored_by(self, suspicion: Suspicion) -> bool:
+        """Whether a parameter may go back to what the StartupMessage said: to the server it goes back further."""
+        return bool(self.startup) and (suspicion.reset_all or not self.startup.keys().isdisjoint(suspicion.reset))
+
     def something_ran(self) -> None:
         """A transaction has ended that may have ended what pins the client."""
         if self.pins or self._always_ask:
@@ -113,6 +120,11 @@ class Session:
         if self._reset_all:
             names |= applied.keys() | self.parameters.keys()
         reset = names if self._reset_all else self._reset
+        unnamed: set[str] = set()
+        if self._always_ask:
+            # Those that pg_settings does not list; what nobody has ever named stays unknown.
+            unnamed = ({"role"} | self.parameters.keys()) - names
+            names = names | unnamed
         check = Check(
             tuple(sorted(kinds)),
             tuple(sorted(names)),
@@ -120,12 +132,14 @@ class Session:
             # After a failure, or a SET and a RESET, a value alone does not tell whether it was set or is the server's.
             all_changed=self._always_ask or (bool(names) and self.failed) or not self._set.isdisjoint(reset),
             in_advance=in_advance,
+            unnamed=frozenset(unnamed),
         )
         self._kept |= self._set
         self._ask, self._set, self._reset, self._reset_all = set(), set(), set(), False
         if not kinds and not names and not self._always_ask:
             return None
         self._unanswered += 1
+        self.awaits_restoring = not self.startup.keys().isdisjoint(reset)
         return check
 
     def answered(self, check: Check, query: InternalQuery, applied: dict[str, str]) -> dict[str, str]:
@@ -152,6 +166,8 @@ class Session:
             if not check.tells_source(name) and name in check.reset:
                 if value == applied.get(name):
                     continue  # rolled back, or nothing to reset
+                value = None
+            elif name == "role" and value == "none" and name in check.unnamed:
                 value = None
             if value is not None:
                 parameters[name] = applied[name] = value

@@ -85,7 +85,7 @@ class SessionWatch:
                 self._client.server.tainted = True
         if suspicion.defaults:
             self._defaults_changed = True
-        if suspicion.forgets:
+        if suspicion.forgets or self.session.is_restored_by(suspicion):
             self._client.awaits_answers = True
 
     def query(

@@ -307,18 +307,23 @@ class Pool:
         if self._reads_sequences and server.last_client not in (0, client.pid):
             messages += encode.query("DISCARD SEQUENCES")
             server.begin_internal(lambda _: None)
+        return messages + self.own_parameters(client, server)
+
+    def own_parameters(self, client: ClientConnection, server: ServerConnection) -> bytes:
+        """What must be sent to give the server the client's session parameters; nothing if it has them."""
         parameters = client.session.parameters
-        if server.applied != parameters:
-            messages += encode.query(changes(server.applied, parameters))
-            server.applied = parameters
+        if server.applied == parameters:
+            return b""
+        message = encode.query(changes(server.applied, parameters))
+        server.applied = parameters
 
-            def applied(query: InternalQuery) -> None:
-                if query.error is not None:
-                    # What follows would run in a session that is not the client's: it must not.
-                    server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
+        def applied(query: InternalQuery) -> None:
+            if query.error is not None:
+                # What follows would run in a session that is not the client's: it must not.
+                server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
 
-            server.begin_internal(applied)
-        return messages
+        server.begin_internal(applied)
+        return message
 
     # Clients
 

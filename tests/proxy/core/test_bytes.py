@@ -90,6 +90,9 @@ class Owner:
     def prefix(self, client: ClientConnection, server: ServerConnection) -> bytes:
         return b""
 
+    def own_parameters(self, client: ClientConnection, server: ServerConnection) -> bytes:
+        return b""
+
     def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:
         self.events.append("orphaned in mid-message" if mid_message else "orphaned")
 

@@ -40,6 +40,22 @@ def test_set_and_reset_in_one_transaction(narrow_proxy: ProxyProcess, script: li
         assert setting(one, "work_mem") == own
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("reset", ["RESET ALL", "RESET TimeZone", "BEGIN; RESET TimeZone; COMMIT", "DISCARD ALL"])
+def test_what_follows_a_reset_finds_the_parameters_that_the_session_began_with(
+    narrow_proxy: ProxyProcess, reset: str, pinned: bool
+) -> None:
+    with RawClient(narrow_proxy.parameters, options="-c TimeZone=Asia/Tokyo -c work_mem=2MB") as one:
+        if pinned:
+            one.query("SELECT set_config('app.' || 'x', '1', false)")
+        for _ in range(3):
+            one.query("SET TimeZone TO 'Europe/Rome'")
+            one.send(encode.query(reset) + encode.query("SHOW TimeZone") + encode.query("SHOW work_mem"))
+            assert "E" not in one.kinds_until()
+            shown = [body[6:] for _ in range(2) for kind, body in one.read_until() if kind == "D"]
+            assert shown == [b"Asia/Tokyo", b"2MB"]
+
+
 def test_a_reset_all_that_was_skipped_after_an_error(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
         one.query("SET lock_timeout TO '1234ms'")
@@ -110,6 +126,13 @@ def test_a_name_is_free_again_right_behind_its_failed_parse(narrow_proxy: ProxyP
         one.send(parse(b"s", b"SELECT nonsense") + encode.sync() + parse(b"s", b"SELECT 1") + encode.sync())
         assert one.kinds_until() == "EZ"
         assert one.kinds_until() == "1Z"
+
+
+def test_a_name_is_not_free_behind_a_close_that_was_skipped(narrow_proxy: ProxyProcess) -> None:
+    again = parse(b"s", b"SELECT 1") + encode.sync()
+    with RawClient(narrow_proxy.parameters) as one:
+        one.send(again + bind(b"", b"nobody") + encode.close_statement(b"s") + encode.sync() + again)
+        assert [one.kinds_until() for _ in range(3)] == ["1Z", "EZ", "EZ"]
 
 
 def test_the_unnamed_statement_outlives_the_question_what_is_left_in_the_session(narrow_proxy: ProxyProcess) -> None:
