@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Unpack
 
 from .config import resolve
 from .database import Database
 from .errors import CommitOutcomeUnknown, ConfigurationError, DeadlineExceeded, TidegateError
+from .settings import Settings
 
 __all__ = [
     "CommitOutcomeUnknown",
@@ -18,26 +20,11 @@ __all__ = [
 ]
 
 
-def connect(
-    *,
-    host: str | None = None,
-    port: int | str | None = None,
-    dbname: str | None = None,
-    user: str | None = None,
-    password: str | None = None,
-    sslmode: str | None = None,
-    sslrootcert: str | None = None,
-    application_name: str | None = None,
-    connect_timeout: float | None = None,
-    init_timeout: float | None = None,
-    idle_check: float | None = None,
-    margin: float | None = None,
-    default_timeout: float | None = None,
-) -> Database:
+def connect(**settings: Unpack[Settings]) -> Database:
     """Configure a database and connect to it; call it at INIT, outside the handler.
 
     Parameters: each one is taken from the environment where it is not given (`TIDEGATE_HOST`, else `PGHOST`,
-    and so on; `tidegate.config.SETTINGS` lists them), else has its default. Times are in seconds.
+    and so on; `tidegate.settings.SETTINGS` lists them), else has its default. Times are in seconds.
     Returns: the database. If it cannot be reached now that is logged, and the first use tries again.
     Raises: ConfigurationError, for settings only; never for the state of the database.
 
@@ -49,21 +36,6 @@ def connect(
             with db.connection() as conn:
                 return conn.execute("SELECT now()::text").fetchone()
     """
-    explicit = {
-        "host": host,
-        "port": port,
-        "dbname": dbname,
-        "user": user,
-        "password": password,
-        "sslmode": sslmode,
-        "sslrootcert": sslrootcert,
-        "application_name": application_name,
-        "connect_timeout": connect_timeout,
-        "init_timeout": init_timeout,
-        "idle_check": idle_check,
-        "margin": margin,
-        "default_timeout": default_timeout,
-    }
-    database = Database(resolve(explicit, os.environ))
+    database = Database(resolve(settings, os.environ))
     database.open_at_init()
     return database

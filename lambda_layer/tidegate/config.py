@@ -1,26 +1,35 @@
-"""Settings: explicit argument, then environment, then default, parsed once into a frozen object."""
+"""Explicit argument, then environment, then default, settled once into a frozen object."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
+from . import tls
 from .errors import ConfigurationError
+from .settings import PASSWORD, RDS_IAM, SECRET, SETTINGS, TIDEGATE_IAM, Setting
 
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+__all__ = ["SETTINGS", "Config", "resolve"]
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a `Database` needs to know, times in seconds; `SETTINGS` says what each one means."""
+    """Everything that a `Database` needs to know, times in seconds; `SETTINGS` says what each one means.
+
+    `host`, `dbname` and `user` are empty and `port` is 0 where a secret is to say them: connect with what
+    `PasswordSource.complete` returns. `sslrootcert` is the file that libpq is to read, or its word `system`.
+    """
 
     host: str
     port: int
     dbname: str
     user: str
+    auth: str
     password: str | None = field(repr=False)
+    secret_arn: str | None
+    region: str | None
+    proxy_id: str | None
     sslmode: str
     sslrootcert: str | None
     application_name: str
@@ -29,137 +38,13 @@ class Config:
     idle_check: float
     margin: float
     default_timeout: float
-
-
-def _one_host(text: str) -> str:
-    if "," in text:
-        raise ValueError("must be one host name, address or socket folder")
-    return text
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
-        raise ValueError("must be a port number from 1 to 65535")
-    return int(text)
-
-
-def _ssl_mode(text: str) -> str:
-    if text not in SSL_MODES:
-        raise ValueError(f"must be one of {', '.join(SSL_MODES)}")
-    return text
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError("must be a number of seconds, zero or more")
-    return value
-
-
-def _positive_seconds(text: str) -> float:
-    value = _seconds(text)
-    if value == 0:
-        raise ValueError("must be a number of seconds above zero")
-    return value
-
-
-class Setting(NamedTuple):
-    """One setting: the variables it is read from, in order, its meaning, an example, and its default if
-    any.
-    """
-
-    name: str
-    variables: tuple[str, ...]
-    meaning: str
-    example: str
-    default: str | None = None
-    required: bool = False
-    parse: Callable[[str], object] = str
-
-
-SETTINGS = (
-    Setting(
-        "host",
-        ("TIDEGATE_HOST", "PGHOST"),
-        "host name, address or socket folder of PostgreSQL or of the proxy",
-        "shop.cluster-abc.eu-west-1.rds.amazonaws.com",
-        required=True,
-        parse=_one_host,
-    ),
-    Setting("port", ("TIDEGATE_PORT", "PGPORT"), "TCP port", "5432", default="5432", parse=_port),
-    Setting("dbname", ("TIDEGATE_DBNAME", "PGDATABASE"), "database", "shop", required=True),
-    Setting("user", ("TIDEGATE_USER", "PGUSER"), "database user", "orders", required=True),
-    Setting(
-        "password",
-        ("TIDEGATE_PASSWORD", "PGPASSWORD"),
-        "password; may be absent where the server asks for none",
-        "a long random string",
-    ),
-    Setting(
-        "sslmode",
-        ("TIDEGATE_SSLMODE", "PGSSLMODE"),
-        "TLS, as libpq's sslmode; `disable` turns it off",
-        "verify-full",
-        default="verify-full",
-        parse=_ssl_mode,
-    ),
-    Setting(
-        "sslrootcert",
-        ("TIDEGATE_SSLROOTCERT", "PGSSLROOTCERT"),
-        "file of trusted certificates (for RDS: its CA bundle); the system's roots if absent",
-        "/opt/rds-global-bundle.pem",
-    ),
-    Setting(
-        "application_name",
-        ("TIDEGATE_APPLICATION_NAME", "PGAPPNAME", "AWS_LAMBDA_FUNCTION_NAME"),
-        "the name shown in pg_stat_activity",
-        "orders-api",
-        default="tidegate",
-    ),
-    Setting(
-        "connect_timeout",
-        ("TIDEGATE_CONNECT_TIMEOUT",),
-        "seconds for one attempt to connect, shortened by the invocation's deadline",
-        "10",
-        default="10",
-        parse=_positive_seconds,
-    ),
-    Setting(
-        "init_timeout",
-        ("TIDEGATE_INIT_TIMEOUT",),
-        "seconds for the attempt during INIT, which Lambda itself ends after ten",
-        "5",
-        default="5",
-        parse=_positive_seconds,
-    ),
-    Setting(
-        "idle_check",
-        ("TIDEGATE_IDLE_CHECK",),
-        "seconds of idleness after which a connection is pinged before use",
-        "60",
-        default="60",
-        parse=_seconds,
-    ),
-    Setting(
-        "margin",
-        ("TIDEGATE_MARGIN",),
-        "seconds kept free before Lambda's own timeout, for the handler to report an error",
-        "0.5",
-        default="0.5",
-        parse=_seconds,
-    ),
-    Setting(
-        "default_timeout",
-        ("TIDEGATE_DEFAULT_TIMEOUT",),
-        "seconds that stand in for the deadline where there is no Lambda context",
-        "30",
-        default="30",
-        parse=_positive_seconds,
-    ),
-)
+    statement_deadline: bool
+    idle_session_timeout: float
+    close_above: float | None
+    retry_attempts: int
+    retry_burst: int
+    retry_rate: float
+    metrics: bool
 
 
 def resolve(explicit: Mapping[str, object], environment: Mapping[str, str]) -> Config:
@@ -169,9 +54,12 @@ def resolve(explicit: Mapping[str, object], environment: Mapping[str, str]) -> C
     os.environ. An empty variable counts as absent.
     Raises: ConfigurationError that names the argument or variable and shows an example value.
     """
+    for name in explicit.keys() - {setting.name for setting in SETTINGS}:
+        raise ConfigurationError(f"there is no setting {name!r}: the settings are {_all_names()}")
+    found = {setting.name: _find(setting, explicit, environment) for setting in SETTINGS}
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        source, text = _find(setting, explicit, environment)
+        source, text = found[setting.name]
         if text is None:
             values[setting.name] = None
             continue
@@ -179,9 +67,25 @@ def resolve(explicit: Mapping[str, object], environment: Mapping[str, str]) -> C
             values[setting.name] = setting.parse(text)
         except ValueError as error:
             raise ConfigurationError(f"{source} is {text!r}: it {error}, for example {setting.example}") from None
-    config = Config(**values)
-    _refuse_contradictions(config)
-    return config
+    _settle_authentication(values, found)
+    for setting in SETTINGS:
+        if values[setting.name] is not None:
+            continue
+        if setting.in_secret and values["auth"] == SECRET:
+            values[setting.name] = 0 if setting.name == "port" else ""
+        elif setting.required:
+            raise _missing(setting)
+        elif setting.default is not None:
+            values[setting.name] = setting.parse(setting.default)
+    _refuse_contradictions(values)
+    # A secret may still have to say the host; then so does `complete`.
+    if values["host"]:
+        values["sslrootcert"] = tls.root_file(values["host"], values["sslmode"], values["sslrootcert"])
+    return Config(**values)
+
+
+def _all_names() -> str:
+    return ", ".join(setting.name for setting in SETTINGS)
 
 
 def _find(setting: Setting, explicit: Mapping[str, object], environment: Mapping[str, str]) -> tuple[str, str | None]:
@@ -191,28 +95,55 @@ def _find(setting: Setting, explicit: Mapping[str, object], environment: Mapping
     for variable in setting.variables:
         if text := environment.get(variable):
             return variable, text
-    if setting.required:
-        variable, *others = setting.variables
-        raise ConfigurationError(
-            f"no {setting.name} is configured: set {variable} (or {' or '.join(others)}, or pass"
-            f" {setting.name}=), for example {variable}={setting.example}"
-        )
-    return setting.name, setting.default
+    return setting.name, None
 
 
-def _refuse_contradictions(config: Config) -> None:
-    if config.sslmode == "disable" and config.sslrootcert is not None:
+def _missing(setting: Setting, why: str = "") -> ConfigurationError:
+    variable, *others = setting.variables
+    ways = " or ".join([*others, f"pass {setting.name}="])
+    return ConfigurationError(
+        f"no {setting.name} is configured{why}: set {variable} (or {ways}), for example {variable}={setting.example}"
+    )
+
+
+def _settle_authentication(values: dict[str, Any], found: Mapping[str, tuple[str, str | None]]) -> None:
+    """Choose `auth` where it is not given, and refuse settings that do not go with it."""
+    chosen = values["auth"]
+    if chosen is None:
+        chosen = values["auth"] = SECRET if values["secret_arn"] is not None else PASSWORD
+    by_name = {setting.name: setting for setting in SETTINGS}
+    if chosen == SECRET and values["secret_arn"] is None:
+        raise _missing(by_name["secret_arn"], " for auth=secret")
+    if chosen in (RDS_IAM, TIDEGATE_IAM) and values["region"] is None:
+        raise _missing(by_name["region"], f" for auth={chosen}")
+    for name, fitting in (("password", PASSWORD), ("secret_arn", SECRET), ("proxy_id", TIDEGATE_IAM)):
+        if values[name] is not None and chosen != fitting:
+            raise ConfigurationError(
+                f"{found[name][0]} is set, but auth={chosen} does not use it: remove it, or set TIDEGATE_AUTH={fitting}"
+            )
+    if chosen == TIDEGATE_IAM and values["proxy_id"] is None:
+        values["proxy_id"] = values["host"]
+
+
+def _refuse_contradictions(values: Mapping[str, Any]) -> None:
+    mode, roots, host, auth = values["sslmode"], values["sslrootcert"], values["host"], values["auth"]
+    if mode == "disable" and roots is not None:
         raise ConfigurationError(
-            f"sslmode=disable contradicts sslrootcert={config.sslrootcert}: leave out TIDEGATE_SSLROOTCERT"
+            f"sslmode=disable contradicts sslrootcert={roots}: leave out TIDEGATE_SSLROOTCERT"
             " (PGSSLROOTCERT), or use TLS, for example TIDEGATE_SSLMODE=verify-full"
         )
-    if config.sslrootcert == "system" and config.sslmode != "verify-full":
+    if roots == "system" and mode != "verify-full":
         raise ConfigurationError(
-            f"sslrootcert=system contradicts sslmode={config.sslmode}: with the system's roots"
+            f"sslrootcert=system contradicts sslmode={mode}: with the system's roots"
             " any public site could pass for the database unless its name is checked; use TIDEGATE_SSLMODE=verify-full"
         )
-    if config.sslmode == "verify-ca" and config.sslrootcert is None:
+    if mode == "verify-ca" and roots is None:
         raise ConfigurationError(
-            "sslmode=verify-ca needs the certificate authority's file, for example"
-            " TIDEGATE_SSLROOTCERT=/opt/rds-global-bundle.pem, or use TIDEGATE_SSLMODE=verify-full"
+            "sslmode=verify-ca needs the certificate authority, for example TIDEGATE_SSLROOTCERT=rds or"
+            " TIDEGATE_SSLROOTCERT=/opt/company-ca.pem, or use TIDEGATE_SSLMODE=verify-full"
+        )
+    if auth in (RDS_IAM, TIDEGATE_IAM) and mode in ("disable", "allow", "prefer") and not tls.is_local(host):
+        raise ConfigurationError(
+            f"sslmode={mode} contradicts auth={auth}: a token is good for whoever reads it on the way;"
+            " use TIDEGATE_SSLMODE=verify-full"
         )
