@@ -1,8 +1,9 @@
 """Does this statement's text look as if it might change the session? A cheap test that may say yes too often.
 
 The statement kinds that change a session do so as a statement's first word, so those words count at the start of the
-text, after a semicolon and after a comment; functions and TEMP count anywhere. `UPDATE t SET a = 1` is thus no suspect,
-nor are SET LOCAL and `set_config(…, true)`, which end with their transaction.
+text, after a semicolon and after a comment; functions and TEMP count anywhere. `UPDATE t SET a = 1` is thus no suspect.
+SET LOCAL and `set_config(…, true)` end with their transaction: nothing is asked about them, but until then they decide
+what other statements mean.
 
 A suspicion says what to ask the server about afterwards; what is really left in the session is the server's answer.
 """
@@ -42,7 +43,8 @@ class Suspicion:
     the client does; `names` are parameters that may have been set and `reset` those that may have been reset, in lower
     case; `reset_all` stands for all of them. `sure_end`: a single SET or RESET, which outside a transaction block ends
     its own transaction. `reads_sequence`: currval or lastval. `defaults`: ALTER ROLE or ALTER DATABASE. `forgets`:
-    DEALLOCATE or DISCARD, after which a prepared statement's name may be free.
+    DEALLOCATE or DISCARD, after which a prepared statement's name may be free. `local`: parameters may be others until
+    the transaction ends, which is nothing to ask about.
     """
 
     ask: frozenset[str] = frozenset()
@@ -54,6 +56,7 @@ class Suspicion:
     reads_sequence: bool = False
     defaults: bool = False
     forgets: bool = False
+    local: bool = False
 
 
 # A name and a value that are plainly what they look like, and then plainly "only in this transaction".
@@ -62,6 +65,7 @@ _LOCAL_CONFIG: Final = (
     rb"\s*(?:true|'t(?:rue)?')\s*\)"
 )
 _CONFIG_WORD: Final = rb"\bset_config\b(?!" + _LOCAL_CONFIG + rb")"
+_ANY_SET: Final = rb"SET\b(?!\s+(?:TRANSACTION|CONSTRAINTS)\b)"
 _LASTING_SET: Final = rb"SET\b(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)"
 
 # Where a statement may begin. None of these can be long, or overlap with itself: a search must never take more than
@@ -79,14 +83,14 @@ _UNASKABLE: Final = (
 
 def _gate(start: bytes) -> re.Pattern[bytes]:
     first_words = (
-        _LASTING_SET,
+        _ANY_SET,
         rb"RESET\b",
         rb"PREPARE\b(?!\s+TRANSACTION\b)",
         rb"(?:DEALLOCATE|DISCARD|EXECUTE|LISTEN|UNLISTEN|DECLARE|CLOSE|LOAD|DO)\b",
         rb"ALTER\s*(?:\s(?:ROLE|USER|DATABASE)\b|/\*|--)",
     )
     anywhere = (
-        _CONFIG_WORD,
+        rb"\bset_config\b",
         rb"\bTEMP(?:ORARY)?\b|\bpg_temp|advisory_(?:un)?lock",
         rb"\b(?:nextval|currval|lastval|setval)\b",
         _UNASKABLE + rb'|\bpg_settings\b|U&"',
@@ -158,6 +162,7 @@ class _Patterns:
         self.code = after_start(rb"DO\b")
         self.defaults = after_start(rb"ALTER\b" + role)
         self.forgets = after_start(rb"(?:DEALLOCATE|DISCARD)\b")
+        self.local = after_start(rb"SET\s+LOCAL\b")
         self.set = after_start(_LASTING_SET + rb"(?P<rest>[^;]*)")
         self.reset = after_start(rb"RESET\b(?P<rest>[^;]*)")
         self.reset_all = after_start(
@@ -268,6 +273,7 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
     names: set[str] = set()
     reset: set[str] = set()
     lowered = text.lower()
+    local = b"set_config" in lowered or patterns.local.search(text) is not None
     if b"pg_settings" in lowered and b"update" in lowered:
         pins.add(UNREADABLE)
     if b"set_config" in lowered:
@@ -296,16 +302,18 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
         ask |= set(ASKED)
         if _CHANGES_INSIDE.search(whole):
             pins.add(UNREADABLE)
+            local = True
     result = Suspicion(
         frozenset(ask),
         frozenset(pins),
         frozenset(names - _OF_TRANSACTION),
         frozenset(reset - _OF_TRANSACTION),
         reset_all=patterns.reset_all.search(text) is not None,
-        sure_end=not pins and _ONE_SET.match(text) is not None,
+        sure_end=not pins and bool(names or reset) and _ONE_SET.match(text) is not None,
         reads_sequence=_READS_SEQUENCE.search(text) is not None,
         defaults=patterns.defaults.search(text) is not None,
         forgets=patterns.forgets.search(text) is not None,
+        local=local,
     )
     return None if result == Suspicion() else result
 
