@@ -7,7 +7,7 @@ from typing import Unpack
 
 from .config import resolve
 from .database import Database
-from .errors import CommitOutcomeUnknown, ConfigurationError, DeadlineExceeded, TidegateError
+from .errors import CommitOutcomeUnknown, ConfigurationError, DeadlineExceeded, PasswordUnavailable, TidegateError
 from .settings import Settings
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ConfigurationError",
     "Database",
     "DeadlineExceeded",
+    "PasswordUnavailable",
     "TidegateError",
     "connect",
 ]

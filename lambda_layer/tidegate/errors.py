@@ -31,3 +31,10 @@ class CommitOutcomeUnknown(TidegateError, psycopg.OperationalError):  # noqa: N8
     What to do: look in the database whether the work is there before repeating it, or make the work safe to
     repeat (a unique key for each piece of work, INSERT ... ON CONFLICT DO NOTHING). Never repeat it blindly.
     """
+
+
+class PasswordUnavailable(TidegateError):  # noqa: N818
+    """Nothing to log in with could be had: no AWS credentials, or a secret that cannot be read or used.
+
+    What to do: the message names the resource and the remedy. It never shows a secret.
+    """
