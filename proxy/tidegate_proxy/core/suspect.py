@@ -64,7 +64,6 @@ _LOCAL_CONFIG: Final = (
     rb"\s*\(\s*(?:'[^'\\]*'|\$\d+)(?:::\w+)?\s*,\s*(?:'[^'\\]*'|\$\d+|[\w.]+)(?:::\w+)?\s*,"
     rb"\s*(?:true|'t(?:rue)?')\s*\)"
 )
-_CONFIG_WORD: Final = rb"\bset_config\b(?!" + _LOCAL_CONFIG + rb")"
 _ANY_SET: Final = rb"SET\b(?!\s+(?:TRANSACTION|CONSTRAINTS)\b)"
 _LASTING_SET: Final = rb"SET\b(?!\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b)"
 
@@ -79,6 +78,8 @@ _UNASKABLE: Final = (
     rb"\bsetseed\b|\bdblink_connect|session_setup\b|(?:create|copy)_(?:physical|logical)_replication_slot"
     rb"|\bpg_(?:start_backup|backup_start)\b"
 )
+# Functions that run SQL given as a string.
+_RUNS_STRINGS_WORD: Final = rb"\b(?:query_to_xml|ts_stat|ts_rewrite|crosstab|connectby|xpath_table)"
 
 
 def _gate(start: bytes) -> re.Pattern[bytes]:
@@ -94,6 +95,7 @@ def _gate(start: bytes) -> re.Pattern[bytes]:
         rb"\bTEMP(?:ORARY)?\b|\bpg_temp|advisory_(?:un)?lock",
         rb"\b(?:nextval|currval|lastval|setval)\b",
         _UNASKABLE + rb'|\bpg_settings\b|U&"',
+        _RUNS_STRINGS_WORD,
     )
     return re.compile(start + rb"(?:" + rb"|".join(first_words) + rb")|" + rb"|".join(anywhere), re.IGNORECASE)
 
@@ -105,7 +107,20 @@ _GATE_WITH_LINE_COMMENTS: Final = _gate(_RAW_START)
 _SEQUENCE = re.compile(rb"\b(?:nextval|setval)\b", re.IGNORECASE)
 _READS_SEQUENCE = re.compile(rb"\b(?:currval|lastval)\b", re.IGNORECASE)
 _UNICODE_NAME = re.compile(rb'U&"', re.IGNORECASE)
-_CHANGES_INSIDE = re.compile(rb"\bSET\b|\bset_config\b|\bEXECUTE\b|U&", re.IGNORECASE)
+# A backslash may disguise any of them.
+_CHANGES_INSIDE = re.compile(rb"\bSET\b|\bset_config\b|\bEXECUTE\b|U&|\\", re.IGNORECASE)
+_LOADS_INSIDE = re.compile(rb"\bLOAD\b", re.IGNORECASE)
+_UNASKABLE_INSIDE = re.compile(_UNASKABLE, re.IGNORECASE)
+_RUNS_STRINGS = re.compile(_RUNS_STRINGS_WORD, re.IGNORECASE)
+# All of the SQL is there to read, in one string.
+_RUNS_ONE_STRING = re.compile(
+    rb"\b(?:(?:query_to_xml|ts_stat)\w*\s*\(\s*%(string)s\s*[,)]"
+    rb"|crosstab\w*\s*\(\s*%(string)s\s*(?:,\s*(?:%(string)s|\d+)\s*)?\)"
+    # With three arguments it runs nothing.
+    rb"|ts_rewrite\s*\(%(argument)s,(?:\s*%(string)s\s*\)|%(argument)s,))"
+    % {b"string": rb"(?:[EN]|U&)?''", b"argument": rb"(?:[^(),]|\([^()]*\))*"},
+    re.IGNORECASE,
+)
 
 _NAME: Final = rb'(?P<name>"[^"]+"(?:\."[^"]+")?|[\w.$]+)'
 _SET_NAME = re.compile(rb"\s*(?:SESSION\s+)?" + _NAME + rb"\s*(?:=|\bTO\b)\s*(?P<value>.*)", re.IGNORECASE | re.DOTALL)
@@ -130,7 +145,13 @@ _RESET_WORDS: Final = (
     (re.compile(rb"\s+TIME\s+ZONE\s*\Z", re.IGNORECASE), ("timezone",)),
 )
 _RESET_NAME = re.compile(rb"\s*" + _NAME + rb"\s*\Z", re.IGNORECASE)
-_CONFIG = re.compile(_CONFIG_WORD + rb"(?:\s*\(\s*'(?P<name>[^'\\]+)'(?:::\w+)?\s*,)?", re.IGNORECASE)
+_CONFIG = re.compile(
+    rb"\bset_config\b(?:\s*\(\s*'(?P<name>[^'\\]+)'(?:::\w+)?\s*,(?:\s*(?P<value>'[^'\\]*')(?:::\w+)?\s*,)?)?",
+    re.IGNORECASE,
+)
+_LOCAL_CALL = re.compile(rb"\bset_config" + _LOCAL_CONFIG, re.IGNORECASE)
+_TEMPORARY_SCHEMA = re.compile(rb"\bpg_temp", re.IGNORECASE)
+_SETS_PATH = re.compile(rb"\bsearch_path\b|\bSCHEMA\b", re.IGNORECASE)
 _ONE_SET = re.compile(rb"\A\s*(?:SET|RESET)\b[^;]*(?:;\s*)?\Z", re.IGNORECASE)
 
 
@@ -155,10 +176,10 @@ class _Patterns:
             (after_start(rb"DISCARD\b"), LOCK),
             (after_start(rb"DISCARD\b"), TEMPORARY),
             (re.compile(rb"advisory_(?:un)?lock", re.IGNORECASE), LOCK),
-            (re.compile(rb"\bTEMP(?:ORARY)?\b|\bpg_temp", re.IGNORECASE), TEMPORARY),
+            (re.compile(rb"\bTEMP(?:ORARY)?\b", re.IGNORECASE), TEMPORARY),
         )
         self.library = after_start(rb"LOAD\b")
-        self.unaskable = re.compile(start + rb"SET\s+(?:SESSION\s+)?SEED\b|" + _UNASKABLE, re.IGNORECASE)
+        self.unaskable = re.compile(start + rb'SET\s+(?:(?:SESSION|LOCAL)\s+)?"?SEED\b|' + _UNASKABLE, re.IGNORECASE)
         self.code = after_start(rb"DO\b")
         self.defaults = after_start(rb"ALTER\b" + role)
         self.forgets = after_start(rb"(?:DEALLOCATE|DISCARD)\b")
@@ -173,8 +194,8 @@ class _Patterns:
 _BARE: Final = _Patterns(_BARE_START, bare=True)
 _RAW: Final = _Patterns(_RAW_START, bare=False)
 
-# They last for one transaction, whatever way they are set.
-_OF_TRANSACTION: Final = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
+# The first last for one transaction, whatever way they are set; the last has no value that could be read.
+_NOT_CARRIED: Final = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed"})
 
 ANYTHING: Final = Suspicion(ask=frozenset(ASKED), pins=frozenset({UNREADABLE}))
 """What a call of any function at all may have changed."""
@@ -196,6 +217,7 @@ _STATEMENT_WORDS: Final = (
 _WORDS: Final = (
     *_STATEMENT_WORDS,
     *(b"temp", b"advisory_", b"tval", b"currval", b"dblink", b"session_setup", b"_slot", b"backup", b'u&"'),
+    *(b"query_to_xml", b"ts_stat", b"ts_rewrite", b"crosstab", b"connectby", b"xpath_table"),
 )
 """One of these is in every text that is suspect; "set" stands for pg_settings, too."""
 _FIRST_WORD: Final = re.compile(
@@ -222,18 +244,10 @@ def _is_suspect(text: bytes) -> bool:
     # A search for one word takes a few dozen nanoseconds, a regular expression of all of them a hundred times as much.
     lowered = text.lower()
     if not (
-        b"set_config" in lowered
-        or b"temp" in lowered
-        or b"advisory_" in lowered
-        or b"tval" in lowered
-        or b"currval" in lowered
-        or b"setseed" in lowered
-        or b"dblink" in lowered
-        or b"pg_settings" in lowered
-        or b"session_setup" in lowered
-        or b"_slot" in lowered
-        or b"backup" in lowered
+        b"temp" in lowered
         or b'u&"' in lowered
+        or b"pg_settings" in lowered
+        or (b"(" in lowered and _calls_suspect(lowered))
         or _FIRST_WORD.match(lowered) is not None
     ):
         # Nothing at the beginning and nothing anywhere: what is left are further statements, and those behind comments.
@@ -245,6 +259,29 @@ def _is_suspect(text: bytes) -> bool:
     return (_GATE_WITH_LINE_COMMENTS if b"--" in lowered else _GATE).search(text) is not None
 
 
+def _calls_suspect(lowered: bytes) -> bool:
+    if (
+        b"tval" in lowered
+        or b"currval" in lowered
+        or b"setseed" in lowered
+        or b"dblink" in lowered
+        or b"crosstab" in lowered
+        or b"connectby" in lowered
+    ):
+        return True
+    return b"_" in lowered and (
+        b"set_config" in lowered
+        or b"advisory_" in lowered
+        or b"session_setup" in lowered
+        or b"_slot" in lowered
+        or b"backup" in lowered
+        or b"ts_stat" in lowered
+        or b"ts_rewrite" in lowered
+        or b"query_to_xml" in lowered
+        or b"xpath_table" in lowered
+    )
+
+
 _remembered: Final = lru_cache(maxsize=1024)(_is_suspect)
 
 
@@ -253,7 +290,8 @@ def examine(text: bytes, standard_strings: bool) -> Suspicion | None:
 
     Parameters: `text`, whole; `standard_strings`, the session's standard_conforming_strings.
     """
-    return _examine(bare(text, standard_strings), text, _BARE)
+    examined = _examined if len(text) <= REMEMBERED_LENGTH else _examine_whole
+    return examined(text, standard_strings)
 
 
 def examine_part(text: bytes) -> Suspicion | None:
@@ -261,8 +299,18 @@ def examine_part(text: bytes) -> Suspicion | None:
     return _examine(text, text, _RAW)
 
 
+def _examine_whole(text: bytes, standard_strings: bool) -> Suspicion | None:
+    return _examine(bare(text, standard_strings), text, _BARE)
+
+
+_examined: Final = lru_cache(maxsize=1024)(_examine_whole)
+
+
 def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None:
     ask = {kind for pattern, kind in patterns.kinds if pattern.search(text)}
+    if _TEMPORARY_SCHEMA.search(whole) or (b"\\" in whole and _SETS_PATH.search(whole)):
+        # A search path may be a string.
+        ask.add(TEMPORARY)
     pins: set[str] = set()
     if _SEQUENCE.search(text):
         pins.add(SEQUENCE)
@@ -280,6 +328,13 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
         # Its first argument is a string, and so is only in the whole text.
         for match in _CONFIG.finditer(whole):
             name = _plain(match["name"]) if match["name"] is not None else None
+            if name == "seed":
+                pins.add(OPAQUE)
+            if name in (None, "search_path") and match["value"] is None:
+                # Whatever is created from now on may be a temporary object.
+                ask.add(TEMPORARY)
+            if _LOCAL_CALL.match(whole, match.start()) is not None:
+                continue
             if name is None:
                 pins.add(UNREADABLE)
             else:
@@ -297,20 +352,29 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
             pins.add(UNREADABLE)
         else:
             reset |= words
-    if patterns.code.search(text) or _UNICODE_NAME.search(text):
+    reads_sequence = _READS_SEQUENCE.search(text) is not None
+    runs_strings = sum(1 for _ in _RUNS_STRINGS.finditer(text))
+    if runs_strings or patterns.code.search(text) or _UNICODE_NAME.search(text):
         # Code, or names in disguise: whatever can be asked is asked.
         ask |= set(ASKED)
-        if _CHANGES_INSIDE.search(whole):
+        local = True
+        reads_sequence = _READS_SEQUENCE.search(whole) is not None
+        if _CHANGES_INSIDE.search(whole) or runs_strings > sum(1 for _ in _RUNS_ONE_STRING.finditer(text)):
             pins.add(UNREADABLE)
-            local = True
+        if _SEQUENCE.search(whole):
+            pins.add(SEQUENCE)
+        if _LOADS_INSIDE.search(whole):
+            pins.add(LIBRARY)
+        if _UNASKABLE_INSIDE.search(whole):
+            pins.add(OPAQUE)
     result = Suspicion(
         frozenset(ask),
         frozenset(pins),
-        frozenset(names - _OF_TRANSACTION),
-        frozenset(reset - _OF_TRANSACTION),
+        frozenset(names - _NOT_CARRIED),
+        frozenset(reset - _NOT_CARRIED),
         reset_all=patterns.reset_all.search(text) is not None,
         sure_end=not pins and bool(names or reset) and _ONE_SET.match(text) is not None,
-        reads_sequence=_READS_SEQUENCE.search(text) is not None,
+        reads_sequence=reads_sequence,
         defaults=patterns.defaults.search(text) is not None,
         forgets=patterns.forgets.search(text) is not None,
         local=local,

@@ -128,6 +128,12 @@ CHANGING = [
     "DO $x$ BEGIN CREATE TEMP TABLE t (a int); END $x$",
     "DO 'BEGIN EXECUTE ''LISTEN '' || ''c''; END'",
     "DO $$ BEGIN PERFORM pg_advisory_lock(3); END $$",
+    "SELECT * FROM ts_stat('SELECT ''a''::tsvector FROM pg_advisory_lock(1)')",
+    "SELECT * FROM ts_stat('SELECT ''a''::tsvector FROM set_' || 'config(''app.b'', ''1'', false)')",
+    "SELECT ts_rewrite('a'::tsquery, $$SELECT 'a'::tsquery, 'b'::tsquery FROM nextval('s')$$)",
+    "SET LOCAL search_path TO pg_temp; CREATE TABLE t ( a int )",
+    "SELECT set_config('search_path', 'pg_' || 'temp', true); CREATE TABLE t ( a int )",
+    "SET LOCAL SCHEMA E'pg\\137temp'; CREATE TABLE t ( a int )",
     "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
     "WITH w AS ( SELECT set_config('app.b', 'w', false) ) SELECT * FROM w",
 ]
