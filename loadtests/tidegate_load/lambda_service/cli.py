@@ -58,6 +58,14 @@ def cli() -> None:
 )
 @click.option("--init-timeout", type=float, default=10.0, show_default=True, help="Seconds that INIT may take.")
 @click.option("--init-concurrency", type=click.IntRange(1), help="Environments in INIT at once. By default 16 per CPU.")
+@click.option("--provisioned", type=click.IntRange(0), default=0, help="Environments started ahead, per function.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    help="Processes in each environment that take invocations at once, as on managed instances.",
+)
+@click.option("--extension", is_flag=True, help="Announce the end of an environment by SIGTERM, 300 ms before SIGKILL.")
 @click.option("--fresh", is_flag=True, help="Start new interpreters instead of forks: true cold starts.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; 0 takes a free one.")
@@ -76,6 +84,9 @@ def serve(
     idle_timeout: float,
     init_timeout: float,
     init_concurrency: int | None,
+    provisioned: int,
+    workers: int,
+    extension: bool,
     fresh: bool,
     host: str,
     port: int,
@@ -88,6 +99,9 @@ def serve(
         "concurrency": concurrency,
         "idle_timeout": idle_timeout,
         "init_timeout": init_timeout,
+        "provisioned": provisioned,
+        "workers": workers,
+        "extension": extension,
         "environment": _variables_from_json(env_json) | _variables(env),
     }
     parsed = [Function.parse(text, **limits) for text in functions]

@@ -54,6 +54,10 @@ class Function:
     - `concurrency`: invocations that may run at once; more are throttled.
     - `idle_timeout`: seconds after which an idle environment is killed.
     - `init_timeout`: seconds that INIT may take.
+    - `provisioned`: environments that are started with the service, before anybody invokes them.
+    - `workers`: processes in each environment that take invocations at the same time, as on managed instances; 1 is
+      Lambda's ordinary way.
+    - `extension`: whether an extension is present, which has Lambda announce the end by SIGTERM.
 
     Raises: ConfigurationError.
     """
@@ -67,6 +71,9 @@ class Function:
     concurrency: int = 1000
     idle_timeout: float = 300.0
     init_timeout: float = 10.0
+    provisioned: int = 0
+    workers: int = 1
+    extension: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directory", self.directory.absolute())
@@ -80,7 +87,7 @@ class Function:
             )
         if not self.directory.is_dir():
             raise ConfigurationError(f"function {self.name}: there is no directory {self.directory}")
-        for setting in ("timeout", "memory", "concurrency", "idle_timeout", "init_timeout"):
+        for setting in ("timeout", "memory", "concurrency", "idle_timeout", "init_timeout", "workers"):
             if not getattr(self, setting) > 0:
                 raise ConfigurationError(f"function {self.name}: {setting.replace('_', '-')} must be greater than 0")
         for variable, value in self.environment.items():
@@ -119,15 +126,22 @@ class Function:
             **self.environment,
         }
 
-    def variables(self, *, runtime_api: str, log_stream: str) -> dict[str, str]:
+    def variables(self, *, runtime_api: str, log_stream: str, ahead: bool = False) -> dict[str, str]:
         """The complete environment variables of one execution environment.
 
-        Parameters: `runtime_api`, HOST:PORT; `log_stream`, its name in the log group.
+        Parameters: `runtime_api`, HOST:PORT; `log_stream`, its name in the log group; `ahead`: it is started before
+        anybody invokes it.
         """
-        return self.base_variables() | {
+        variables = self.base_variables()
+        if self.workers > 1:
+            variables["AWS_LAMBDA_INITIALIZATION_TYPE"] = "lambda-managed-instances"
+            variables["AWS_LAMBDA_MAX_CONCURRENCY"] = str(self.workers)
+        elif ahead and variables["AWS_LAMBDA_INITIALIZATION_TYPE"] == "on-demand":
+            variables["AWS_LAMBDA_INITIALIZATION_TYPE"] = "provisioned-concurrency"
+        return variables | {
             "_HANDLER": self.handler,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
+            "AWS_EXECUTION_ENV": self._runtime(),
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.memory),
             "AWS_LAMBDA_FUNCTION_NAME": self.name,
             "AWS_LAMBDA_FUNCTION_VERSION": VERSION,
@@ -137,3 +151,9 @@ class Function:
             "AWS_REGION": REGION,
             "LAMBDA_TASK_ROOT": str(self.directory),
         }
+
+    def _runtime(self) -> str:
+        # From 3.12 on AWS's client waits for events in a thread of its own. Before that, the main thread waits in C
+        # code, and no Python function is called on a signal.
+        version = max(sys.version_info[:2], (3, 12)) if self.extension else sys.version_info[:2]
+        return "AWS_Lambda_python{}.{}".format(*version)

@@ -39,6 +39,7 @@ class LambdaServiceProcess:
     - `memory`: MB, only reported to the functions.
     - `concurrency`: invocations at once, per function.
     - `init_concurrency`: environments in INIT at once; None leaves it to the service.
+    - `provisioned`, `workers`, `extension`: as for `Function`.
     - `fresh`: new interpreters instead of forks.
     - `log_dir`: for the functions' logs; None lets the service use a temporary folder.
     """
@@ -54,6 +55,9 @@ class LambdaServiceProcess:
         idle_timeout: float = 300.0,
         init_timeout: float = 10.0,
         init_concurrency: int | None = None,
+        provisioned: int = 0,
+        workers: int = 1,
+        extension: bool = False,
         fresh: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -72,6 +76,8 @@ class LambdaServiceProcess:
             "--idle-timeout": idle_timeout,
             "--init-timeout": init_timeout,
             "--init-concurrency": init_concurrency,
+            "--provisioned": provisioned,
+            "--workers": workers,
             "--host": host,
             "--port": port,
             "--log-dir": log_dir,
@@ -79,6 +85,8 @@ class LambdaServiceProcess:
         for option, setting in options.items():
             if setting is not None:
                 arguments += [option, str(setting)]
+        if extension:
+            arguments.append("--extension")
         if fresh:
             arguments.append("--fresh")
         self._arguments = arguments

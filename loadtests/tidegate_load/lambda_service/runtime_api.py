@@ -49,10 +49,12 @@ class RuntimeApi:
                 environment.respond(request_id, Answer(body))
             case "POST", ["invocation", request_id, "error"]:
                 environment.respond(request_id, Answer(await _error_body(request), failed=True))
-            case "POST", ["init", "error"] | ["restore", "error"]:
+            case "POST", ["init", "error"]:
                 environment.init_error(await _error_body(request))
+            case "POST", ["restore", "error"]:
+                environment.restore_error(await _error_body(request))
             case "GET", ["restore", "next"]:
-                # The snapshot and its restore happen between two instructions here.
+                await environment.restore()
                 return web.Response(body=b"")
             case _:
                 return _error(404, "NotFound", "there is no such operation here")

@@ -92,6 +92,22 @@ class Scheduler:
         present, idle = len(self._environments), len(self._idle)
         return asdict(self._counts) | {"environments": present, "idle": idle, "busy": present - idle}
 
+    async def provision(self) -> None:
+        """Start the environments that are to be there ahead of invocations. Raises: SpawnError, OSError."""
+        for environment in await asyncio.gather(*(self._start(ahead=True) for _ in range(self.function.provisioned))):
+            if environment.initialised.result() is None:
+                self._rest(environment)
+            else:
+                _log.error("a provisioned environment of function %s failed in INIT", self.function.name)
+
+    async def shut_down(self) -> None:
+        """Where SIGTERM announces the end, send it to the idle environments, and wait until they are gone."""
+        idle = list(self._idle) if self.function.extension else []
+        for environment in idle:
+            environment.shut_down()
+        if idle:
+            await asyncio.wait([environment.exited for environment in idle], timeout=5)
+
     async def close(self) -> None:
         """Forget what is queued and wait for what runs, which ends because the spawner is closed."""
         self._events.clear()
@@ -121,8 +137,10 @@ class Scheduler:
                 return Outcome(failure, cold_start=True, init_milliseconds=None)
             if not environment.alive():
                 continue
+            self._take(environment)
             environment.run(invocation)
             answer = await invocation.done
+            environment.taken -= 1
             if environment.alive():
                 self._rest(environment)
             else:
@@ -132,9 +150,9 @@ class Scheduler:
             # It died between two invocations and had not seen this one: as if it had never been there.
             invocation.done = asyncio.get_running_loop().create_future()
 
-    async def _start(self) -> Environment:
+    async def _start(self, *, ahead: bool = False) -> Environment:
         async with self._starts:
-            environment = Environment(self.function, self._spawner, self._log_folder)
+            environment = Environment(self.function, self._spawner, self._log_folder, ahead=ahead)
             self._runtime_api.environments[environment.port] = environment
             self._environments.add(environment)
             self._counts.peak_environments = max(self._counts.peak_environments, len(self._environments))
@@ -153,14 +171,26 @@ class Scheduler:
         timer.cancel()
         return environment
 
+    def _take(self, environment: Environment) -> None:
+        environment.taken += 1
+        if environment.taken < self.function.workers:
+            self._rest(environment)
+
     def _rest(self, environment: Environment) -> None:
+        """Have it take invocations, as one of its workers is free."""
+        timer = self._idle.pop(environment, None)
+        if timer is not None:
+            timer.cancel()
         self._idle[environment] = asyncio.get_running_loop().call_later(
             self.function.idle_timeout, self._expire, environment
         )
 
     def _expire(self, environment: Environment) -> None:
+        if environment.taken:
+            self._rest(environment)
+            return
         del self._idle[environment]
-        environment.kill()
+        environment.shut_down()
 
     def _forget(self, environment: Environment) -> None:
         timer = self._idle.pop(environment, None)

@@ -110,6 +110,7 @@ class LambdaService:
             except OSError as error:
                 raise ConfigurationError(f"log-dir: cannot create {folder}: {error.strerror}") from None
             self._schedulers[name] = Scheduler(function, self._spawner, runtime_api, self._starts, folder)
+        await asyncio.gather(*(scheduler.provision() for scheduler in self._schedulers.values()))
         self._runner = web.AppRunner(InvokeApi(self).application(), access_log=None, shutdown_timeout=2)
         await self._runner.setup()
         try:
@@ -121,7 +122,9 @@ class LambdaService:
             ) from None
 
     async def close(self) -> None:
-        """Kill every environment, answer what was running, and stop. Safe to call twice."""
+        """End every environment, answer what was running, and stop. Safe to call twice."""
+        if self._spawner is not None and not self._spawner.died.done():
+            await asyncio.gather(*(scheduler.shut_down() for scheduler in self._schedulers.values()))
         if self._spawner is not None:
             await self._spawner.close()
         for scheduler in self._schedulers.values():

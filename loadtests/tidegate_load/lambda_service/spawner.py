@@ -101,6 +101,11 @@ class Spawner:
         with contextlib.suppress(SpawnError):
             self._send({"kill": number})
 
+    def terminate(self, number: int) -> None:
+        """SIGTERM to an environment's runtime; nothing if it is gone already."""
+        with contextlib.suppress(SpawnError):
+            self._send({"terminate": number})
+
     async def close(self) -> None:
         """Kill and reap every environment and the zygote; at return every `on_exit` has been called."""
         # Only our half is closed, so that the zygote can still report how each environment ended.

@@ -5,7 +5,7 @@ imported what every environment needs (psycopg with libpq, AWS's runtime client)
 speaks lines of JSON over the socket whose descriptor is its first argument:
 
 - in: `{"start": ID, "fresh": BOOL, "directory": PATH, "handler": NAME, "log": PATH, "variables": {...}}`,
-  `{"kill": ID}`
+  `{"kill": ID}`, `{"terminate": ID}`
 - out: `{"ready": true}`, `{"started": ID, "pid": PID}`, `{"failed": ID, "reason": TEXT}`,
   `{"exited": ID, "status": WAIT STATUS}`
 
@@ -88,6 +88,8 @@ class Zygote:
                     request = json.loads(line)
                     if "kill" in request:
                         self._kill(request["kill"])
+                    elif "terminate" in request:
+                        self._terminate(request["terminate"])
                     elif self._fork(request):
                         return dict(request)
 
@@ -132,6 +134,11 @@ class Zygote:
             with contextlib.suppress(ProcessLookupError):  # forked, and has not made its group yet
                 os.killpg(pid, signal.SIGKILL)
             os.kill(pid, signal.SIGKILL)
+
+    def _terminate(self, environment: int) -> None:
+        pid = self.pids.get(environment)
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
 
     def _reap(self) -> None:
         while self.pids:
