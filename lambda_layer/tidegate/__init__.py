@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Unpack
 
+from . import lifecycle
 from .config import resolve
 from .database import Database
 from .errors import CommitOutcomeUnknown, ConfigurationError, DeadlineExceeded, PasswordUnavailable, TidegateError
@@ -26,7 +27,8 @@ def connect(**settings: Unpack[Settings]) -> Database:
 
     Parameters: each one is taken from the environment where it is not given (`TIDEGATE_HOST`, else `PGHOST`,
     and so on; `tidegate.settings.SETTINGS` lists them), else has its default. Times are in seconds.
-    Returns: the database. If it cannot be reached now that is logged, and the first use tries again.
+    Returns: the database. If it cannot be reached now that is logged, and the first use tries again. Under SnapStart
+    it connects after the restore.
     Raises: ConfigurationError, for settings only; never for the state of the database.
 
     Example:
@@ -38,5 +40,6 @@ def connect(**settings: Unpack[Settings]) -> Database:
                 return conn.execute("SELECT now()::text").fetchone()
     """
     database = Database(resolve(settings, os.environ))
-    database.open_at_init()
+    if not lifecycle.snapshot_follows():
+        database.open_at_init()
     return database
