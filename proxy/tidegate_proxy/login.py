@@ -112,7 +112,8 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     # From here on the client waits for us: `borrow_timeout` ends that, with an error that says why.
     deadline.reschedule(asyncio.get_running_loop().time() + settings.borrow_timeout + settings.server_connect_timeout)
     session = {name.lower(): value for name, value in (packet.options | packet.parameters).items()}
-    parameters = dict(await pool.reported_parameters(session))
+    told = await pool.reported_parameters(session)
+    parameters = dict(told)
     if stream.lost:
         raise ConnectionResetError("the connection was closed")
     parameters[b"tidegate.version"] = __version__.encode()
@@ -124,6 +125,7 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
         pid,
         key,
         Session(session, always_ask=settings.session_check == "always" and mode != "session"),
+        told,
         keeps_server=mode == "session",
         single_statements=mode == "statement",
     )

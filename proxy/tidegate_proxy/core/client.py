@@ -7,10 +7,11 @@ message becomes (a prepared statement's name, say) depends on the connection tha
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from struct import Struct
 from typing import TYPE_CHECKING, Protocol, cast
 
-from tidegate_proxy.core.codes import FROM_CLIENT, MAX_SHORT_MESSAGE, SHORT
+from tidegate_proxy.core.codes import FROM_CLIENT, MAX_SHORT_MESSAGE, QUERY_AFTER_EXTENDED, SHORT
 from tidegate_proxy.core.prepared import AnswersFirst, ClientStatements
 from tidegate_proxy.core.session import Session
 from tidegate_proxy.core.suspect import is_suspect
@@ -61,10 +62,12 @@ _HOLDS_ENOUGH, _SERVER_FULL = 1, 2
 class ClientOwner(Protocol):
     """What a client connection asks of its pool.
 
-    `plan_generation` changes whenever plans of statements that were prepared before may be out of date.
+    `plan_generation` changes whenever plans of statements that were prepared before may be out of date;
+    `pins_sequences`: its clients read currval or lastval in later transactions than those that called nextval.
     """
 
     plan_generation: bytes
+    pins_sequences: bool
 
     def acquire(self, client: ClientConnection) -> ServerConnection | None:
         """A server connection now, or None: then `server_granted` or `borrow_failed` is called later."""
@@ -74,9 +77,6 @@ class ClientOwner(Protocol):
 
     def prefix(self, client: ClientConnection, server: ServerConnection) -> bytes:
         """What must be sent ahead of the client's first message to make the session the client's own."""
-
-    def own_parameters(self, client: ClientConnection, server: ServerConnection) -> bytes:
-        """What must be sent to give the server the client's session parameters; nothing if it has them."""
 
     def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:
         """The client vanished while it held the server connection."""
@@ -110,6 +110,7 @@ class ClientConnection(asyncio.Protocol):
     - `owner`: its pool.
     - `pid`, `key`: what the client was told as its cancel key.
     - `session`: what the client carries with it.
+    - `told`: the ParameterStatus of each parameter that it got at its login.
     - `keeps_server`: session pooling, the server connection is the client's until it goes.
     - `single_statements`: statement pooling, no transaction may stay open after a request.
     """
@@ -120,6 +121,7 @@ class ClientConnection(asyncio.Protocol):
         pid: int,
         key: bytes,
         session: Session,
+        told: Mapping[bytes, bytes],
         *,
         keeps_server: bool = False,
         single_statements: bool = False,
@@ -128,6 +130,8 @@ class ClientConnection(asyncio.Protocol):
         self.pid = pid
         self.key = key
         self.session = session
+        # Shared with other clients of the same session parameters: replaced, never changed.
+        self.told = told
         self.keeps_server = keeps_server
         self.single_statements = single_statements
         self.transport = cast(asyncio.Transport, None)
@@ -223,10 +227,14 @@ class ClientConnection(asyncio.Protocol):
                 self._send(server, out, data, start, pos)
                 self._bad_message(kind, length)
                 return
-            if server is None:
-                if self._discarding and kind not in (SYNC, TERMINATE):
+            if self._discarding:
+                if kind not in (SYNC, TERMINATE):
+                    self._send(server, out, data, start, pos)
+                    out = []
                     pos = start = self._pass_over(end, size)
                     continue
+                self._discarding = False
+            if server is None:
                 if kind in (COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH):
                     # Late data of a copy that has failed; PostgreSQL drops it too.
                     pos = start = self._pass_over(end, size)
@@ -237,7 +245,7 @@ class ClientConnection(asyncio.Protocol):
                 if end > size and size - pos < HOLD_LIMIT:
                     break
                 if kind == SYNC:
-                    self._discarding = self._bound = False
+                    self._bound = False
                     self.deliver(_READY_IDLE)
                     pos = start = end
                     continue
@@ -264,8 +272,6 @@ class ClientConnection(asyncio.Protocol):
                 text = data[pos + 5 : end - 1] if end <= size else data[pos + 5 :]
                 self.statements.query_sent()
                 server.request += 1
-                # If the request before it fails, PostgreSQL answers none of this until a Sync.
-                server.uncertain = server.uncertain or self.unsynced
                 if end <= size and not self.keeps_server and is_suspect(text):
                     out.append(data[start:pos])
                     self.watch.query(server, data[pos:end], text, self.statements, out)
@@ -273,7 +279,7 @@ class ClientConnection(asyncio.Protocol):
                 else:
                     if end > size:
                         self.watch.long_query(text)
-                    server.owed.append(QUERY)
+                    server.owed.append(self.simple(QUERY))
                 self.unsynced = self._bound = False
             elif kind == SYNC:
                 if end > size:
@@ -282,6 +288,9 @@ class ClientConnection(asyncio.Protocol):
                     server.sync_ignored()
                 else:
                     server.owed.append(SYNC)
+                if self.watch.restoring and QUERY_AFTER_EXTENDED not in server.owed:
+                    out += (data[start:end], self.watch.restore(server))
+                    start = end
                 server.request += 1
                 self.unsynced = self._bound = False
             elif kind in _NAMES_STATEMENT:
@@ -308,9 +317,8 @@ class ClientConnection(asyncio.Protocol):
             elif kind == EXECUTE:
                 self.unsynced = True
             elif kind == FUNCTION_CALL:
-                server.owed.append(FUNCTION_CALL)
+                server.owed.append(self.simple(FUNCTION_CALL))
                 server.request += 1
-                server.uncertain = server.uncertain or self.unsynced
                 self.watch.function_call(data[pos + 5 : pos + 9])
                 self.unsynced = self._bound = False
             elif kind in _ENDS_COPY:
@@ -352,6 +360,18 @@ class ClientConnection(asyncio.Protocol):
             server.transport.write(b"".join(out))
         elif start < pos:
             server.transport.write(data if start == 0 and pos == len(data) else data[start:pos])
+
+    def simple(self, kind: int) -> int:
+        """What is owed for a Query or FunctionCall that is sent now."""
+        if not self.unsynced:
+            return kind
+        # What comes behind it is held until it is known whether the server has passed over it.
+        self.awaits_answers = True
+        return QUERY_AFTER_EXTENDED
+
+    def passed_over(self) -> None:
+        """The server has passed over a Query, and goes on from a Sync that the client has not sent yet."""
+        self._discarding = True
 
     @property
     def _only_prepares(self) -> bool:
@@ -504,6 +524,13 @@ class ClientConnection(asyncio.Protocol):
     def deliver(self, data: bytes) -> None:
         """Send bytes to the client."""
         self.transport.write(data)
+
+    def tell(self, name: bytes, value: bytes) -> bool:
+        """The client shall know that a parameter has this value. Returns: whether that is news to it."""
+        if self.told.get(name) == value:
+            return False
+        self.told = {**self.told, name: value}
+        return True
 
     def pause_writing(self) -> None:
         """The client takes less than the server sends: read no more from the server."""

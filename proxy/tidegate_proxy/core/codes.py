@@ -18,6 +18,10 @@ SHORT: Final = frozenset(b"CDEHSXcf")
 MAX_SHORT_MESSAGE: Final = 10_000
 """What a length word may say there (PQ_SMALL_MESSAGE_LIMIT in libpq.h)."""
 
+QUERY_AFTER_EXTENDED: Final = ord("q")
+"""Owed: the ReadyForQuery of a Query or FunctionCall that was sent without a Sync behind extended-protocol messages. If
+one of those fails, PostgreSQL passes over it, and everything else up to a Sync."""
+
 UNKNOWN: Final = 0
 FORWARDED: Final = 1
 READ: Final = 2

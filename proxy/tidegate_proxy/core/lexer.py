@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 _WITH_BACKSLASHES: Final = rb"'(?:[^'\\]|''|\\.)*(?:'|\\?\Z)"
@@ -32,38 +33,71 @@ _GOES_ON: Final = re.compile(
 _COMMENT: Final = re.compile(rb"/\*|\*/")
 
 
-def bare(text: bytes, standard_strings: bool = True) -> bytes:
-    """The text with each string as '', each comment as a space, and quoted names without semicolons.
+NAME: Final = "name"
+STRING: Final = "string"
+COMMENT: Final = "comment"
+
+
+def spans(text: bytes, standard_strings: bool = True) -> Iterator[tuple[str, int, int]]:
+    """What is not to be read as words: the kind, start and end of each string, comment and quoted name, in order.
 
     Parameters: `text`, SQL in an encoding that contains ASCII; `standard_strings`, the session's
     standard_conforming_strings.
     Returns: as much as can be read; a string or comment without an end, for which PostgreSQL refuses the whole text,
     takes the rest with it.
     """
-    parts: list[bytes] = []
     token = _STANDARD if standard_strings else _BACKSLASHES
     pos = 0
     while (match := token.search(text, pos)) is not None:
-        parts.append(text[pos : match.start()])
-        pos = match.end()
+        start, pos = match.span()
         kind = match.lastgroup
+        if kind == "name":
+            yield NAME, start, pos
+            continue
+        if kind == "line":
+            yield COMMENT, start, pos
+            continue
+        if kind == "block":
+            pos = _end_of_comment(text, pos)
+            yield COMMENT, start, pos
+            continue
         if kind == "escaped":
             while (more := _GOES_ON.match(text, pos)) is not None:
                 pos = more.end()
-            parts.append(b"''")
-        elif kind == "name":
-            parts.append(match[0].replace(b";", b"?"))
-        elif kind == "line":
-            parts.append(b" ")
-        elif kind == "block":
-            parts.append(b" ")
-            pos = _end_of_comment(text, pos)
         elif kind == "dollar":
-            parts.append(b"''")
             end = text.find(match[0], pos)
             pos = len(text) if end < 0 else end + len(match[0])
+        yield STRING, start, pos
+
+
+def bare(text: bytes, standard_strings: bool = True) -> bytes:
+    """The text with each string as '', each comment as a space, and quoted names without semicolons."""
+    parts: list[bytes] = []
+    pos = 0
+    for kind, start, end in spans(text, standard_strings):
+        parts.append(text[pos:start])
+        parts.append(b"''" if kind is STRING else b" " if kind is COMMENT else text[start:end].replace(b";", b"?"))
+        pos = end
+    parts.append(text[pos:])
+    return b"".join(parts)
+
+
+def masked(text: bytes, standard_strings: bool = True) -> bytes:
+    """The text, every word at its place, with nothing but apostrophes for strings, spaces for comments, and underscores
+    in quoted names."""
+    parts: list[bytes] = []
+    pos = 0
+    for kind, start, end in spans(text, standard_strings):
+        parts.append(text[pos:start])
+        length = end - start
+        if kind is NAME:
+            # One without its end is no name.
+            parts.append(
+                b'"' + b"_" * (length - 2) + b'"' if length > 2 and text[end - 1 : end] == b'"' else b"'" * length
+            )
         else:
-            parts.append(b"''")
+            parts.append((b"'" if kind is STRING else b" ") * length)
+        pos = end
     parts.append(text[pos:])
     return b"".join(parts)
 

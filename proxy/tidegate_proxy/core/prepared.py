@@ -15,6 +15,7 @@ from tidegate_proxy.core.statements import (
     ParseToken,
     Statement,
     intern_statement,
+    private_statement,
 )
 from tidegate_proxy.core.suspect import LONG, Suspicion, is_suspect
 from tidegate_proxy.errors import ClientProtocolError
@@ -149,7 +150,7 @@ class ClientStatements:
             suspicion = self._watch.examine(server, text)
         before = b""
         if suspicion is not None and suspicion.reads_sequence:
-            before = self._watch.forget_other_sequences(server)
+            before = self._watch.sequences.read(server, text)
         if not name:
             server.owed.append(ParseToken(undo=self._unnamed_restorer()))
             self._unnamed = body
@@ -163,7 +164,11 @@ class ClientStatements:
             server.stray_names.append(name)
             taken = _parse_message(name, _EMPTY_STATEMENT)
             return (before, taken, taken)
-        statement = intern_statement(body, self._watch.statement_context, suspicion)
+        context = self._watch.statement_context
+        if context is None:
+            statement = private_statement(body, suspicion)
+        else:
+            statement = intern_statement(body, context, suspicion)
         self._named[name] = statement
 
         def undo() -> None:
@@ -263,12 +268,18 @@ class ClientStatements:
             return None
         kept = statement
 
+        was_there = kept.private and server.prepared.pop(kept.name, None) is not None
+
         def undo() -> None:
             self._named[name] = kept
+            if was_there:
+                server.prepared[kept.name] = kept
 
         token = CloseToken(undo=undo)
         self._fresh[name] = (token, server.request)
         server.owed.append(token)
+        if was_there:
+            return (encode.close_statement(kept.name),)
         # It stays prepared on the server, for others and for later: closing what does not exist answers the same.
         return (_CLOSE_NOTHING,)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
-from tidegate_proxy.core.codes import FORWARDED, FROM_SERVER, UNKNOWN
+from tidegate_proxy.core.codes import FORWARDED, FROM_SERVER, QUERY_AFTER_EXTENDED, UNKNOWN
 from tidegate_proxy.core.statements import NAME_PREFIX, CloseToken, InternalQuery, ParseToken, Statement
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ServerProtocolError, TargetUnavailableError
 from tidegate_proxy.protocol import decode, encode
@@ -24,6 +24,7 @@ from tidegate_proxy.protocol.wire import (
     COPY_DONE,
     COPY_IN_RESPONSE,
     DATA_ROW,
+    EMPTY_QUERY_RESPONSE,
     ERROR_RESPONSE,
     FLUSH,
     FUNCTION_CALL,
@@ -46,6 +47,12 @@ _length_at = Struct(">I").unpack_from
 # A column's name that no client can know: the server's answer to us can't be taken for an answer to anybody else.
 _MARKER = b"tidegate_" + secrets.token_hex(16).encode()
 _SETTLE = encode.query(b"SELECT 1 AS " + _MARKER)
+
+# A Sync that ends the passing over, if there is any, and an empty query, which PostgreSQL answers in every state.
+_PROBE = encode.sync() + encode.query(b"")
+
+# What our own messages that clear up what is owed wait for.
+_NOTHING, _MARKED, _LAST_READY, _PROBED = range(4)
 
 MAX_WHOLE_MESSAGE = 1 << 16
 """Bytes of a server message up to which it is waited for and read whole; longer ones are passed on as they come."""
@@ -106,8 +113,12 @@ class ServerConnection(asyncio.Protocol):
         self.stray_names: list[bytes] = []
         # Statements that a client deallocates by SQL, under the name that it knows.
         self.deallocating: list[tuple[bytes, Statement]] = []
-        # The client that used it last: only that one may see what nextval left.
+        # The client that used it last.
         self.last_client = 0
+        # The only client whose nextval may have left a value here, so far as anybody knows; 0 for none.
+        self.sequences_of = 0
+        # An INSERT was run since they were last discarded.
+        self.sequences_used = False
         # Something was done that no clean-up undoes: closed, not reused, when its client is done.
         self.tainted = False
         # The pool's, when it was opened: an older one is not used again.
@@ -127,8 +138,11 @@ class ServerConnection(asyncio.Protocol):
         self._failed = False
         # The server may owe one ReadyForQuery more than `owed` says; settled by `settle` before anyone else is served.
         self.uncertain = False
-        # 0: no; 1: our empty query is sent; 2: it is answered, and its ReadyForQuery comes next.
-        self._settling = 0
+        self._settling = _NOTHING
+        # While it is probed: the latest ReadyForQuery, held until it is known not to be that of our Sync; and how many
+        # others there were.
+        self._held_ready = b""
+        self._probed = 0
         self._waiters: list[asyncio.Future[None]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -190,12 +204,18 @@ class ServerConnection(asyncio.Protocol):
                 if body[0] != IDLE and self.client is not None and self.client.single_statements:
                     self._deliver(data[start:pos])
                     self.status = body[0]
-                    while owed and owed.popleft() not in (QUERY, SYNC, FUNCTION_CALL):
+                    while owed and owed.popleft() not in (QUERY, QUERY_AFTER_EXTENDED, SYNC, FUNCTION_CALL):
                         pass
                     self.client.fail(_no_transactions())
                     return
+                if self._settling == _PROBED:
+                    if start < pos:
+                        self._deliver(data[start:pos])
+                    self._ready_while_probed(data[pos:end])
+                    pos = start = end
+                    continue
                 # Everything up to here must be with the client before the connection may go to another one.
-                if not self._internal and self._settling != 2 and not (FLUSH in owed and self._answers_flush):
+                if not self._internal and self._settling != _LAST_READY and not (FLUSH in owed and self._answers_flush):
                     self._deliver(data if start == 0 and end == size else data[start:end])
                 elif start < pos:
                     self._deliver(data[start:pos])
@@ -209,7 +229,7 @@ class ServerConnection(asyncio.Protocol):
                 else:
                     self._read_internal(kind, body)
                 pos = start = end
-            elif self._settling == 2:
+            elif self._settling == _LAST_READY:
                 pos = start = end
             elif self._read(kind, body):
                 pos = end
@@ -235,7 +255,7 @@ class ServerConnection(asyncio.Protocol):
         `body` is empty for one that is too long to be waited for.
         """
         if kind == COMMAND_COMPLETE:
-            if body[:1] in b"ACD":
+            if body[:1] in b"ACDIM":
                 self._read_tag(body)
         elif kind == PARSE_COMPLETE:
             token = self._next_owed()
@@ -255,11 +275,15 @@ class ServerConnection(asyncio.Protocol):
             return self._read_error(body)
         elif kind == COPY_IN_RESPONSE:
             self._copy_in_begins()
-        elif kind == ROW_DESCRIPTION and self._settling == 1 and _MARKER in body:
-            self._settling = 2
+        elif (kind == ROW_DESCRIPTION and self._settling == _MARKED and _MARKER in body) or (
+            kind == EMPTY_QUERY_RESPONSE and self._settling == _PROBED
+        ):
+            self._settling = _LAST_READY
             return False
         elif kind == PARAMETER_STATUS and body:
-            self._read_parameter(body)
+            name = self._read_parameter(body)
+            if name is not None and self.client is not None:
+                self.client.tell(name, self.reported[name])
         elif FROM_SERVER[kind] == FORWARDED and not self.owed and self.client is None and not self.abandoned:
             self._violation(kind)
         # Notices, notifications and parameters outside a request come unasked; a connection that nobody holds has
@@ -271,6 +295,9 @@ class ServerConnection(asyncio.Protocol):
             self.prepared.clear()
             if self.client is not None:
                 self.client.statements.forget_all()
+                if tag == b"DISCARD ALL\0":
+                    self.sequences_of, self.sequences_used = self.client.pid, False
+                    self.client.session.all_discarded()
         elif tag == b"DEALLOCATE\0" and self.deallocating:
             name, statement = self.deallocating.pop(0)
             self.prepared.pop(statement.name, None)
@@ -278,10 +305,13 @@ class ServerConnection(asyncio.Protocol):
                 self.client.statements.forget(name)
         elif tag.startswith((b"ALTER ", b"DROP ", b"CREATE VIEW", b"CREATE RULE")) and self.client is not None:
             self.client.watch.schema_changed = True
-        if tag in (b"DISCARD ALL\0", b"DISCARD SEQUENCES\0") and self.client is not None:
-            self.client.session.sequences_forgotten()
-            if tag == b"DISCARD ALL\0":
-                self.client.session.all_discarded()
+        elif tag.startswith((b"INSERT ", b"COPY ", b"MERGE ")) and self.client is not None:
+            self.client.watch.sequences.used(self)
+        elif tag == b"DISCARD SEQUENCES\0":
+            self.sequences_used = False
+            if self.client is not None:
+                self.sequences_of = self.client.pid
+                self.client.session.sequences_forgotten()
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed
@@ -308,10 +338,12 @@ class ServerConnection(asyncio.Protocol):
             return False
         if not self._internal:
             self._failed = True
-        if self.client is not None:
-            self.client.session.failed = True
-        elif not self.owed and not self.abandoned:
+            if self.client is not None:
+                self.client.session.failed = True
+        if self.client is None and not self.owed and not self.abandoned:
             self._violation(ERROR_RESPONSE)
+        elif not (self.copy_in or self._settling or self._internal) and self._next_request == QUERY_AFTER_EXTENDED:
+            self._probe()
         return True
 
     def _copy_in_begins(self) -> None:
@@ -348,18 +380,23 @@ class ServerConnection(asyncio.Protocol):
         owed = self.owed
         failed, self._failed = self._failed, False
         self.copy_in = False
-        if self._settling == 1:
+        if self._settling == _MARKED:
             if self.status != IDLE:
                 # Our question cannot be answered any more.
                 self.fail(ServerProtocolError("the state of the server connection cannot be told"))
             return
-        if self._settling == 2:
+        if self._settling == _LAST_READY:
             # Whatever was still thought to be owed was skipped.
             self._undo([token for token in owed if isinstance(token, (ParseToken, CloseToken))])
-            owed.clear()
-            self._settling = 0
-            self.uncertain = False
             client = self.client
+            if self._held_ready:
+                passed_over = self._probed < sum(1 for token in owed if isinstance(token, int) and token != COPY_DONE)
+                if passed_over and SYNC not in owed and client is not None:
+                    client.passed_over()
+                self._held_ready = b""
+            owed.clear()
+            self._settling = _NOTHING
+            self.uncertain = False
             self._all_answered(True)
             if client is not None and self.client is client:
                 client.unblock()
@@ -373,6 +410,8 @@ class ServerConnection(asyncio.Protocol):
                 skipped.append(token)
             elif isinstance(token, InternalQuery):
                 answered = True
+                if token.reported:
+                    self._tell(token.reported)
                 token.answered(token)
                 break
             elif token != COPY_DONE:
@@ -400,9 +439,32 @@ class ServerConnection(asyncio.Protocol):
             client.unblock()
 
     @property
+    def _next_request(self) -> int | None:
+        """What the next ReadyForQuery answers, if that is a request of the client's."""
+        return next((token for token in self.owed if isinstance(token, int) and token != COPY_DONE), None)
+
+    @property
     def _answers_flush(self) -> bool:
         """Whether the next ReadyForQuery answers the Sync that we sent after a client's Flush."""
-        return next((token for token in self.owed if isinstance(token, int) and token != COPY_DONE), None) == FLUSH
+        return self._next_request == FLUSH
+
+    def _probe(self) -> None:
+        """Find out whether the error is that of a Query, or of something before it, so that the Query is passed over.
+
+        All that can still come before our answers are the ReadyForQuery of what the client has sent.
+        """
+        self._settling = _PROBED
+        self._probed = 0
+        if self.client is not None:
+            self.client.block()
+        self.transport.write(_PROBE)
+
+    def _ready_while_probed(self, message: bytes) -> None:
+        if self._held_ready:
+            self._deliver(self._held_ready)
+            self._probed += 1
+        self._held_ready = message
+        self.status = message[-1]
 
     def _undo(self, skipped: list[ParseToken | CloseToken]) -> None:
         """What the server skipped never happened; the last of it is taken back first."""
@@ -437,9 +499,6 @@ class ServerConnection(asyncio.Protocol):
                 self.ask(client, check)
                 self.transport.write(encode.query(check.sql()))
                 return
-            if self.status == IDLE and client.session.pins and self.applied != client.session.parameters:
-                self.transport.write(client.owner.own_parameters(client, self))
-                return
         self.release_if_done()
 
     def _close_strays(self) -> None:
@@ -449,15 +508,12 @@ class ServerConnection(asyncio.Protocol):
 
     def ask(self, client: ClientConnection, check: Check) -> None:
         """Expect the answer to the question what is left in the client's session."""
-        if client.session.awaits_restoring:
-            # Until then the server is at its own beginning, not at that of the client's session.
-            client.awaits_answers = True
         self.begin_internal(lambda query: client.watch.checked(self, check, query))
 
     def settle(self) -> None:
         """Ask something of our own: whatever comes before its answer belongs to the client, and after it nothing is
         owed."""
-        self._settling = 1
+        self._settling = _MARKED
         if self.client is not None:
             self.client.block()
             self.client.statements.unnamed_there = False
@@ -485,6 +541,11 @@ class ServerConnection(asyncio.Protocol):
     def owes_nothing_to_client(self) -> bool:
         """Whether everything that is owed was asked by the proxy itself."""
         return all(isinstance(token, InternalQuery) for token in self.owed)
+
+    @property
+    def owes_only_itself(self) -> bool:
+        """Whether the proxy alone waits for an answer: a cancellation would hit what no client has asked."""
+        return bool(self.owed) and self.owes_nothing_to_client
 
     @property
     def reusable(self) -> bool:
@@ -571,17 +632,27 @@ class ServerConnection(asyncio.Protocol):
             except ServerProtocolError as error:
                 self.fail(error)
         elif kind == PARAMETER_STATUS:
-            self._read_parameter(body)
+            name = self._read_parameter(body)
+            if name is not None:
+                query.reported.add(name)
         elif kind == ERROR_RESPONSE and self._read_error(body) and query.error is None:
             query.error = decode.parse_error_fields(body)
 
-    def _read_parameter(self, body: bytes) -> None:
+    def _read_parameter(self, body: bytes) -> bytes | None:
         try:
             name, value = decode.parse_parameter_status(body)
         except ServerProtocolError as error:
             self.fail(error)
-        else:
-            self.reported[name] = value
+            return None
+        self.reported[name] = value
+        return name
+
+    def _tell(self, names: set[bytes]) -> None:
+        """What our own request changed may have another value than the client was told last."""
+        if self.client is not None:
+            for name in names:
+                if self.client.tell(name, self.reported[name]):
+                    self.client.deliver(encode.parameter_status(name, self.reported[name]))
 
     # The transport
 
@@ -627,7 +698,7 @@ class ServerConnection(asyncio.Protocol):
         self.owner.server_lost(self)
         if client is not None:
             requests = sum(1 for token in self.owed if isinstance(token, int) and token not in (COPY_DONE, FLUSH))
-            if self._settling:
+            if self._settling and self._settling != _PROBED and not self._held_ready:
                 requests -= 1  # our own
             self._undo([token for token in self.owed if isinstance(token, (ParseToken, CloseToken))])
             client.server_lost(error, requests, in_transaction=self.status != IDLE, mid_message=self.mid_message)

@@ -6,9 +6,21 @@ from collections.abc import Mapping
 
 from tidegate_proxy.core.check import Check
 from tidegate_proxy.core.statements import InternalQuery
-from tidegate_proxy.core.suspect import ASKED, LONG, SEQUENCE, TEMPORARY, UNREADABLE, Suspicion
+from tidegate_proxy.core.suspect import (
+    ASKED,
+    LIBRARY,
+    LONG,
+    OPAQUE,
+    SEQUENCE,
+    TEMPORARY,
+    UNREADABLE,
+    Suspicion,
+)
 
 # They change nothing about what a statement's text means, so clients that differ in them share prepared statements.
+_OF_MEANING = frozenset({LIBRARY, OPAQUE, TEMPORARY, UNREADABLE})
+"""Pins while which a text may mean something else than it means to others."""
+
 _MEANINGLESS = frozenset(
     {
         "application_name",
@@ -33,7 +45,6 @@ class Session:
     """
 
     __slots__ = (
-        "_always_ask",
         "_ask",
         "_asked",
         "_context",
@@ -42,7 +53,7 @@ class Session:
         "_reset_all",
         "_set",
         "_unanswered",
-        "awaits_restoring",
+        "always_ask",
         "failed",
         "parameters",
         "pins",
@@ -55,11 +66,9 @@ class Session:
         # Kinds of state that keep the client on its server connection.
         self.pins: set[str] = set()
         self._pin_if_all_is_temporary()
-        # The latest question is about a parameter that goes back to what the StartupMessage said.
-        self.awaits_restoring = False
         # A statement has failed since the first of those that the server was not asked about.
         self.failed = False
-        self._always_ask = always_ask
+        self.always_ask = always_ask
         # The statements since the last answer, and whether there were any since the last question.
         self._ask: set[str] = set()
         self._set: set[str] = set()
@@ -82,7 +91,13 @@ class Session:
     @property
     def unsettled(self) -> bool:
         """Whether more may be left on the server connection than the carried parameters."""
-        return bool(self.pins) or not self._asked or self._unanswered > 0 or self._always_ask
+        return bool(self.pins) or not self._asked or self._unanswered > 0 or self.always_ask
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the carried parameters are all that gives a statement's text its meaning at the beginning of a
+        transaction."""
+        return self._asked and self._unanswered == 0 and self.pins.isdisjoint(_OF_MEANING)
 
     def note(self, suspicion: Suspicion) -> set[str]:
         """A statement that may change the session is on its way. Returns: the pins that are new."""
@@ -97,13 +112,16 @@ class Session:
         self.pins |= new
         return set(new)
 
-    def is_restored_by(self, suspicion: Suspicion) -> bool:
-        """Whether a parameter may go back to what the StartupMessage said: to the server it goes back further."""
-        return bool(self.startup) and (suspicion.reset_all or not self.startup.keys().isdisjoint(suspicion.reset))
+    def restored_by(self, suspicion: Suspicion) -> dict[str, str]:
+        """The parameters that go back to what the StartupMessage said; left to itself the server goes back further.
+
+        Not those that the same text also sets: who knows which it does last."""
+        names = self.startup if suspicion.reset_all else suspicion.reset
+        return {name: self.startup[name] for name in names if name in self.startup and name not in suspicion.names}
 
     def something_ran(self) -> None:
         """A transaction has ended that may have ended what pins the client."""
-        if self.pins or self._always_ask:
+        if self.pins or self.always_ask:
             self._asked = False
 
     def next_check(self, applied: Mapping[str, str], *, in_advance: bool = False) -> Check | None:
@@ -115,13 +133,13 @@ class Session:
         if self._asked:
             return None
         self._asked = True
-        kinds = set(ASKED) if self._always_ask else (self._ask | self.pins) & set(ASKED)
+        kinds = set(ASKED) if self.always_ask else (self._ask | self.pins) & set(ASKED)
         names = self._set | self._reset | self._kept
         if self._reset_all:
             names |= applied.keys() | self.parameters.keys()
         reset = names if self._reset_all else self._reset
         unnamed: set[str] = set()
-        if self._always_ask:
+        if self.always_ask:
             # Those that pg_settings does not list; what nobody has ever named stays unknown.
             unnamed = ({"role"} | self.parameters.keys()) - names
             names = names | unnamed
@@ -130,16 +148,15 @@ class Session:
             tuple(sorted(names)),
             frozenset(reset - self._set),
             # After a failure, or a SET and a RESET, a value alone does not tell whether it was set or is the server's.
-            all_changed=self._always_ask or (bool(names) and self.failed) or not self._set.isdisjoint(reset),
+            all_changed=self.always_ask or (bool(names) and self.failed) or not self._set.isdisjoint(reset),
             in_advance=in_advance,
             unnamed=frozenset(unnamed),
         )
         self._kept |= self._set
         self._ask, self._set, self._reset, self._reset_all = set(), set(), set(), False
-        if not kinds and not names and not self._always_ask:
+        if not kinds and not names and not self.always_ask:
             return None
         self._unanswered += 1
-        self.awaits_restoring = not self.startup.keys().isdisjoint(reset)
         return check
 
     def answered(self, check: Check, query: InternalQuery, applied: dict[str, str]) -> dict[str, str]:
@@ -163,7 +180,7 @@ class Session:
         self.pins = {pin for pin in self.pins if pin not in check.kinds} | left
         parameters, applied = dict(self.parameters), dict(applied)
         for name, value in values.items():
-            if not check.tells_source(name) and name in check.reset:
+            if not check.tells_source(name) and name in check.reset and name not in self.startup:
                 if value == applied.get(name):
                     continue  # rolled back, or nothing to reset
                 value = None
@@ -193,8 +210,8 @@ class Session:
 
     def all_discarded(self) -> None:
         """DISCARD ALL was run: nothing is left of what could not be asked about either."""
-        self.pins -= {LONG, UNREADABLE}
+        self.pins -= {LONG, SEQUENCE, UNREADABLE}
 
     def sequences_forgotten(self) -> None:
-        """DISCARD ALL or DISCARD SEQUENCES was run."""
+        """DISCARD SEQUENCES was run."""
         self.pins.discard(SEQUENCE)

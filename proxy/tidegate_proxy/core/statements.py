@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import count
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -21,16 +22,18 @@ NAME_PREFIX = b"tidegate_"
 
 class Statement:
     """One prepared statement: its name on servers, the body of a Parse message after the name, and what running it may
-    change in the session."""
+    change in the session. `private` is one that no other client may use."""
 
-    __slots__ = ("__weakref__", "body", "name", "suspicion")
+    __slots__ = ("__weakref__", "body", "name", "private", "suspicion")
 
-    def __init__(self, name: bytes, body: bytes, suspicion: Suspicion | None) -> None:
+    def __init__(self, name: bytes, body: bytes, suspicion: Suspicion | None, *, private: bool = False) -> None:
         self.name = name
         self.body = body
         self.suspicion = suspicion
+        self.private = private
 
 
+_private_numbers = count(1)
 _statements: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
 
 
@@ -50,6 +53,11 @@ def intern_statement(body: bytes, context: bytes = b"", suspicion: Suspicion | N
         statement = Statement(name, body, suspicion)
         _statements[name] = statement
     return statement
+
+
+def private_statement(body: bytes, suspicion: Suspicion | None) -> Statement:
+    """A Statement of one client's own, for a text that may mean something else than to others."""
+    return Statement(NAME_PREFIX + b"private_%d" % next(_private_numbers), body, suspicion, private=True)
 
 
 class ParseToken:
@@ -82,12 +90,14 @@ class CloseToken:
 class InternalQuery:
     """A request of the proxy's own: its responses, up to ReadyForQuery, never reach a client.
 
-    `rows` are text values; `error` the fields of an ErrorResponse. `answered` is called at its ReadyForQuery.
+    `rows` are text values; `error` the fields of an ErrorResponse; `reported` the names that came in ParameterStatus.
+    `answered` is called at its ReadyForQuery.
     """
 
-    __slots__ = ("answered", "error", "rows")
+    __slots__ = ("answered", "error", "reported", "rows")
 
     def __init__(self, answered: Callable[[InternalQuery], None]) -> None:
         self.rows: list[list[bytes | None]] = []
         self.error: dict[str, str] | None = None
+        self.reported: set[bytes] = set()
         self.answered = answered

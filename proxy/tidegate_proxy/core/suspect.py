@@ -96,6 +96,8 @@ def _gate(start: bytes) -> re.Pattern[bytes]:
         rb"\b(?:nextval|currval|lastval|setval)\b",
         _UNASKABLE + rb'|\bpg_settings\b|U&"',
         _RUNS_STRINGS_WORD,
+        # EXPLAIN and CREATE TABLE AS run a statement by its name, too; GRANT and CREATE TRIGGER have the word only.
+        rb"\bEXECUTE\b(?!\s+(?:ON|FUNCTION|PROCEDURE)\b)",
     )
     return re.compile(start + rb"(?:" + rb"|".join(first_words) + rb")|" + rb"|".join(anywhere), re.IGNORECASE)
 
@@ -221,7 +223,7 @@ _WORDS: Final = (
 )
 """One of these is in every text that is suspect; "set" stands for pg_settings, too."""
 _FIRST_WORD: Final = re.compile(
-    rb"\s*(?:set|reset|prepare|deallocate|discard|execute|listen|unlisten|declare|close|load|do|alter)\b"
+    rb"\s*(?:set|reset|prepare|deallocate|discard|execute|listen|unlisten|declare|close|load|do|alter|explain|create)\b"
 )
 
 

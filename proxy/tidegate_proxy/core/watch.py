@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tidegate_proxy.core.sequences import SequenceUse
 from tidegate_proxy.core.session import Session
 from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.core.suspect import (
     ANYTHING,
     LIBRARY,
     OPAQUE,
-    SEQUENCE,
     Suspicion,
     examine,
     examine_part,
     is_part_suspect,
 )
+from tidegate_proxy.pool.session import changes
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.wire import IDLE, QUERY
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Client encodings in which a byte that looks like a backslash may be half of another character.
 _BACKSLASH_WITHIN = frozenset({b"BIG5", b"GB18030", b"GBK", b"JOHAB", b"SHIFT_JIS_2004", b"SJIS", b"UHC"})
+_LOCAL = Suspicion(local=True)
 # What no DISCARD ALL undoes.
 _FOR_GOOD = frozenset({LIBRARY, OPAQUE})
 # Bytes of a long statement that are looked at again together with its next part.
@@ -48,7 +50,16 @@ class SessionWatch:
     Parameters: `client`, and its `session`.
     """
 
-    __slots__ = ("_client", "_defaults_changed", "_scanned", "schema_changed", "session")
+    __slots__ = (
+        "_client",
+        "_defaults_changed",
+        "_meaning_changed",
+        "_scanned",
+        "restoring",
+        "schema_changed",
+        "sequences",
+        "session",
+    )
 
     def __init__(self, client: ClientConnection, session: Session) -> None:
         self._client = client
@@ -58,10 +69,21 @@ class SessionWatch:
         self._defaults_changed = False
         # It dropped or altered something in the transaction under way: plans may be out of date.
         self.schema_changed = False
+        # Something may have been set in the transaction under way, if only for its time.
+        self._meaning_changed = False
+        # Parameters of the StartupMessage that a statement of the request under way resets.
+        self.restoring: dict[str, str] = {}
+        self.sequences = SequenceUse(client)
 
     @property
-    def statement_context(self) -> bytes:
-        """What decides, beside its text, whether a statement is the same as another client's."""
+    def statement_context(self) -> bytes | None:
+        """What decides, beside its text, whether a statement is the same as another client's; None when it must not be
+        shared, because nobody here knows under which parameters the server will read it."""
+        if self._meaning_changed or not self.session.is_known:
+            return None
+        server = self._client.server
+        if self.session.always_ask and server is not None and (server.status != IDLE or server.owed):
+            return None  # a function may have set something
         return self.session.context + self._client.owner.plan_generation
 
     # While statements are sent
@@ -79,14 +101,29 @@ class SessionWatch:
         """A statement that may change the session is about to be run."""
         if self._client.keeps_server:
             return
+        self._meaning_changed = True
+        if suspicion == _LOCAL:
+            return
         for reason in self.session.note(suspicion):
             self._client.owner.pinned(self._client, reason)
             if reason in _FOR_GOOD and self._client.server is not None:
                 self._client.server.tainted = True
         if suspicion.defaults:
             self._defaults_changed = True
-        if suspicion.forgets or self.session.is_restored_by(suspicion):
+        if suspicion.forgets:
             self._client.awaits_answers = True
+        for name in suspicion.names & self.restoring.keys():
+            del self.restoring[name]
+        if self.session.startup and (suspicion.reset or suspicion.reset_all):
+            self.restoring |= self.session.restored_by(suspicion)
+
+    def restore(self, server: ServerConnection) -> bytes:
+        """What goes behind a request that resets parameters: RESET goes back to the server's value, but the client's
+        session has begun with that of its StartupMessage."""
+        restored, self.restoring = self.restoring, {}
+        # It fails only where the request has failed too, and so has reset nothing.
+        server.begin_internal(_nothing)
+        return encode.query(changes({}, restored))
 
     def query(
         self, server: ServerConnection, message: bytes, text: bytes, statements: ClientStatements, out: list[bytes]
@@ -98,10 +135,14 @@ class SessionWatch:
         if suspicion is not None:
             self.suspect(suspicion)
             if suspicion.reads_sequence:
-                out.append(self.forget_other_sequences(server))
-        message = statements.by_server_name(server, text, out) or message
-        server.owed.append(QUERY)
+                out.append(self.sequences.read(server, text))
+        if not self._client.unsynced:
+            message = statements.by_server_name(server, text, out) or message
+        owed = self._client.simple(QUERY)
+        server.owed.append(owed)
         out.append(message)
+        if self.restoring and owed == QUERY:
+            out.append(self.restore(server))
         if suspicion is not None and suspicion.sure_end and first:
             # It ends its own transaction, so asking in the same breath spares a round trip.
             check = self.session.next_check(server.applied, in_advance=True)
@@ -132,19 +173,18 @@ class SessionWatch:
         """Its last part has come."""
         self._scanned = None
 
-    def forget_other_sequences(self, server: ServerConnection) -> bytes:
-        """currval and lastval must not tell what another client's nextval returned."""
-        self._client.owner.sequences_are_read(self._client)
-        if (
-            SEQUENCE in self.session.pins
-            or server.last_client in (0, self._client.pid)
-            or server.status != IDLE
-            or self._client.unsynced
-            or not server.owes_nothing_to_client
-        ):
-            return b""
-        server.begin_internal(_nothing)
-        return encode.query("DISCARD SEQUENCES")
+    def pin(self, reason: str) -> None:
+        """The client keeps its server connection, for a reason that no statement's text has shown."""
+        if reason not in self.session.pins and not self._client.keeps_server:
+            self.session.pins.add(reason)
+            self._client.owner.pinned(self._client, reason)
+
+    def unpin(self, reason: str) -> None:
+        """What this reason stands for is gone."""
+        if reason in self.session.pins:
+            self.session.pins.discard(reason)
+            if not self.session.pins:
+                self._client.owner.unpinned(self._client)
 
     # When they are answered
 
@@ -158,6 +198,8 @@ class SessionWatch:
         if self.schema_changed:
             self.schema_changed = False
             self._client.owner.schema_changed()
+        self._meaning_changed = False
+        self.sequences.transaction_ended()
         if something_ran:
             self.session.something_ran()
         return self.session.next_check(self._client.server.applied)

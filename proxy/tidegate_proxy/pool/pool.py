@@ -35,6 +35,9 @@ MAX_SESSIONS = 1000
 """Different sets of session parameters whose effect is remembered."""
 
 
+_RESET_ALL = encode.query("RESET SESSION AUTHORIZATION;RESET ALL")
+
+
 class Waiter(Protocol):
     """Who may wait for a server connection: a client, or a login that needs to ask the server something."""
 
@@ -88,6 +91,7 @@ class Pool:
         self.name = f"{database}/{user}"
         self.size = size
         self._settings = settings
+        self._asks_always = settings.session_check == "always"
         self._connector = connector
         self._client_lost = client_lost
         self._defaults_changed = defaults_changed
@@ -107,6 +111,7 @@ class Pool:
         self.plan_generation = b""
         self._plan_generations = 0
         self._reads_sequences = False
+        self.pins_sequences = False
         # How often clients were pinned, by reason.
         self.pins: Counter[str] = Counter()
 
@@ -304,26 +309,24 @@ class Pool:
                 del server.prepared[name]
             messages += encode.sync()
             server.begin_internal(lambda _: None)
-        if self._reads_sequences and server.last_client not in (0, client.pid):
-            messages += encode.query("DISCARD SEQUENCES")
+        if self._asks_always and server.last_client not in (0, client.pid):
+            # What a function has set under a name that nobody else has said is not in `applied`.
+            messages += _RESET_ALL
             server.begin_internal(lambda _: None)
-        return messages + self.own_parameters(client, server)
-
-    def own_parameters(self, client: ClientConnection, server: ServerConnection) -> bytes:
-        """What must be sent to give the server the client's session parameters; nothing if it has them."""
+            server.applied = {}
+        messages += client.watch.sequences.borrowed(server, discard=self._reads_sequences or self._asks_always)
         parameters = client.session.parameters
-        if server.applied == parameters:
-            return b""
-        message = encode.query(changes(server.applied, parameters))
-        server.applied = parameters
+        if server.applied != parameters:
+            messages += encode.query(changes(server.applied, parameters))
+            server.applied = parameters
 
-        def applied(query: InternalQuery) -> None:
-            if query.error is not None:
-                # What follows would run in a session that is not the client's: it must not.
-                server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
+            def applied(query: InternalQuery) -> None:
+                if query.error is not None:
+                    # What follows would run in a session that is not the client's: it must not.
+                    server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
 
-        server.begin_internal(applied)
-        return message
+            server.begin_internal(applied)
+        return messages
 
     # Clients
 
@@ -398,7 +401,7 @@ class Pool:
             client.cancel_wait(ProxyError("canceling statement due to user request", sqlstate="57014"))
             return
         server = client.server
-        if server is not None and not server.closing:
+        if server is not None and not server.closing and not server.owes_only_itself:
             try:
                 await self._connector.cancel(server)
             finally:

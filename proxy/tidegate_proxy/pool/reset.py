@@ -59,4 +59,5 @@ async def reset(
             return False
         server.prepared.clear()
         server.applied = {}
+        server.sequences_of, server.sequences_used = 0, False
     return True

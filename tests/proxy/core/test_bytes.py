@@ -62,6 +62,7 @@ class Owner:
     """A pool with one server connection."""
 
     plan_generation = b""
+    pins_sequences = False
 
     def __init__(self) -> None:
         self.server = ServerConnection(self, 1, b"key!", 0.0)
@@ -72,7 +73,7 @@ class Owner:
         self.events: list[str] = []
 
     def client(self) -> tuple[ClientConnection, Transport]:
-        client = ClientConnection(self, 1, b"key!", Session({}))
+        client = ClientConnection(self, 1, b"key!", Session({}), {})
         transport = Transport()
         client.connection_made(cast(asyncio.Transport, transport))
         return client, transport
@@ -88,9 +89,6 @@ class Owner:
         self.waiting.remove(client)
 
     def prefix(self, client: ClientConnection, server: ServerConnection) -> bytes:
-        return b""
-
-    def own_parameters(self, client: ClientConnection, server: ServerConnection) -> bytes:
         return b""
 
     def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:

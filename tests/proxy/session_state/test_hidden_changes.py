@@ -205,3 +205,25 @@ def assert_pinned(proxy: ProxyProcess, client: RawClient, reason: str) -> None:
 
 def backend(client: RawClient) -> bytes:
     return client.query("SELECT pg_backend_pid()")[1][1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"EXPLAIN EXECUTE st",
+        b"EXPLAIN (ANALYZE) EXECUTE st",
+        b"/* a */ EXPLAIN EXECUTE st",
+        b"SELECT 1; EXPLAIN EXECUTE st",
+        b"CREATE TABLE t AS EXECUTE st",
+        b"  create table t as execute st",
+    ],
+)
+def test_what_executes_by_name_is_looked_at(text: bytes) -> None:
+    # Whatever the named statement changes is for the one who knows it to say.
+    assert is_suspect(text)
+    assert examine(text, True) is None
+
+
+def test_a_trigger_is_not_executed() -> None:
+    assert not is_suspect(b"CREATE TRIGGER g AFTER INSERT ON t EXECUTE FUNCTION f()")
+    assert not is_suspect(b"GRANT EXECUTE ON FUNCTION f TO a")

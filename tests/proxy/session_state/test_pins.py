@@ -134,6 +134,40 @@ def test_sequences_never_tell_another_clients_value(start_proxy: StartProxy) -> 
             assert one.execute("SELECT lastval()").fetchone() == (3,)
 
 
+def test_the_first_lastval_of_all_within_a_transaction(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(pool_size=1)
+    with proxy.connect() as one, proxy.connect() as two:
+        one.execute("CREATE TABLE t (id serial PRIMARY KEY)")
+        one.execute("CREATE TABLE u (id int)")
+        one.execute("INSERT INTO t DEFAULT VALUES")
+        two.execute("BEGIN")
+        two.execute("INSERT INTO u VALUES (1)")
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            two.execute("SELECT lastval()")
+        two.execute("ROLLBACK")
+        one.execute("INSERT INTO t DEFAULT VALUES")
+        with two.transaction():
+            two.execute("INSERT INTO t DEFAULT VALUES")
+            assert two.execute("SELECT lastval()").fetchone() == (3,)
+
+
+def test_lastval_in_a_later_transaction_than_the_insert(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(pool_size=3)
+    with proxy.connect() as one, proxy.connect() as two:
+        one.execute("CREATE TABLE t (id serial PRIMARY KEY)")
+        one.execute("INSERT INTO t DEFAULT VALUES")
+        two.execute("INSERT INTO t DEFAULT VALUES")
+        # Nobody can know yet that the value is wanted.
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+            one.execute("SELECT lastval()")
+        for first in (3, 5, 7):
+            one.execute("INSERT INTO t DEFAULT VALUES")
+            two.execute("INSERT INTO t DEFAULT VALUES")
+            assert one.execute("SELECT lastval()").fetchone() == (first,)
+            assert two.execute("SELECT currval('t_id_seq')").fetchone() == (first + 1,)
+        assert proxy.log.count("is pinned to its server connection: sequence") == 2
+
+
 def test_nextval_and_currval_in_different_transactions(start_proxy: StartProxy) -> None:
     proxy = start_proxy(pool_size=2)
     with proxy.connect() as one, proxy.connect() as two:

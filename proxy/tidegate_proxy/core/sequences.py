@@ -1,0 +1,84 @@
+"""currval and lastval tell a client what its own nextval returned, and never what another's did.
+
+PostgreSQL keeps these values in the server process. An INSERT may take some without a word (a serial or identity
+column), so after one they are discarded before anybody else gets the connection. Whoever reads them in a later
+transaction than the INSERT needs the same connection again: once a client of a pool has done that, an INSERT pins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tidegate_proxy.core.statements import InternalQuery
+from tidegate_proxy.core.suspect import SEQUENCE
+from tidegate_proxy.protocol import encode
+from tidegate_proxy.protocol.wire import IDLE, IN_FAILED_TRANSACTION
+
+if TYPE_CHECKING:
+    from tidegate_proxy.core.client import ClientConnection
+    from tidegate_proxy.core.server import ServerConnection
+
+_DISCARD = encode.query("DISCARD SEQUENCES")
+
+
+def _nothing(_: InternalQuery) -> None:
+    pass
+
+
+class SequenceUse:
+    """What one client has to do with sequences."""
+
+    __slots__ = ("_client", "_server", "_used")
+
+    def __init__(self, client: ClientConnection) -> None:
+        self._client = client
+        # The server process that has what this client's latest nextval returned.
+        self._server = 0
+        # An INSERT was run in the transaction under way.
+        self._used = False
+
+    def used(self, server: ServerConnection) -> None:
+        """An INSERT, MERGE or COPY was run, which may have called nextval."""
+        self._server = server.pid
+        self._used = server.sequences_used = True
+        if self._client.owner.pins_sequences:
+            self._client.watch.pin(SEQUENCE)
+
+    def transaction_ended(self) -> None:
+        """No transaction is open."""
+        self._used = False
+
+    def borrowed(self, server: ServerConnection, discard: bool) -> bytes:
+        """The client gets a server connection.
+
+        Parameters: `discard`, also what no INSERT has left there, but a function, say.
+        Returns: what goes ahead of the client's first message.
+        """
+        if server.sequences_of == 0:
+            server.sequences_of = self._client.pid
+        if server.sequences_used:
+            discard = server.sequences_of != self._client.pid or self._server != server.pid
+        elif server.sequences_of == self._client.pid:
+            discard = False
+        return self._discard(server) if discard else b""
+
+    def read(self, server: ServerConnection, text: bytes) -> bytes:
+        """currval or lastval is about to be called. Returns: what goes ahead of it."""
+        client = self._client
+        client.owner.sequences_are_read(client)
+        if SEQUENCE in client.session.pins or self._used:
+            return b""
+        if server.status == IN_FAILED_TRANSACTION or client.unsynced or not server.owes_nothing_to_client:
+            return b""
+        if server.status == IDLE and b"insert" in text.lower():
+            return b""  # both in one
+        if self._server:
+            client.owner.pins_sequences = True
+        # In a pool where nobody has read them so far they may be another's.
+        return self._discard(server) if server.sequences_of != client.pid else b""
+
+    def _discard(self, server: ServerConnection) -> bytes:
+        server.sequences_of = self._client.pid
+        server.sequences_used = False
+        server.begin_internal(_nothing)
+        return _DISCARD
