@@ -8,7 +8,7 @@ NODE_STAMP := $(NODE)/node_modules/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format check clean
+.PHONY: help install demo bench bench-smoke test lint format check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ $(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json | $(STAMP)
 
 demo: $(STAMP)  ## the spike: 500 concurrent invocations, direct, with the layer, with layer and proxy
 	@$(BIN)/tidegate-spike demo
+
+bench: $(STAMP)  ## the proxy beside PgBouncer and others, every scenario; says first how long it takes
+	@$(BIN)/tidegate-bench run $(ARGS)
+
+bench-smoke: $(STAMP)  ## the same in under two minutes: short queries only, 16 clients
+	@$(BIN)/tidegate-bench run --quick --scenario queries --case plain $(ARGS)
 
 test: $(STAMP) $(NODE_STAMP)  ## all tests, in parallel
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

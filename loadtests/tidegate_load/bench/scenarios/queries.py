@@ -1,0 +1,55 @@
+"""(a) Short queries: throughput, latency, and the pooler's CPU for each."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from tidegate_load.bench.endpoints import Running, Setup
+from tidegate_load.bench.measurements import Metric
+from tidegate_load.bench.pgbench import MODES, measure_window
+from tidegate_load.bench.scenarios.base import Case, Scenario, Sizes
+from tidegate_load.bench.stage import Stage
+
+
+class Queries(Scenario):
+    """pgbench --select-only in each mode, plain and inside TLS."""
+
+    key = "a"
+    name = "queries"
+    title = "Short queries (pgbench --select-only)"
+    metrics = (
+        Metric("cpu", "pooler's CPU per query", "µs"),
+        Metric("kernel", "of it in the kernel", "µs"),
+        Metric("throughput", "throughput", "queries/s", digits=0, better="higher"),
+        Metric("p50", "latency, p50", "ms", digits=2),
+        Metric("p99", "latency, p99", "ms", digits=2),
+    )
+
+    def cases(self, sizes: Sizes) -> list[Case]:
+        return [
+            Case(
+                f"{'TLS' if tls else 'plain'}, {mode}, {clients} clients",
+                Setup(clients, tls=tls, prepared=mode == "prepared", pool_size=sizes.pool_size),
+                {"mode": mode},
+            )
+            for tls, mode, clients in product((False, True), MODES, sizes.clients)
+        ]
+
+    def estimate(self, sizes: Sizes, case: Case) -> float:
+        return sizes.seconds + 1.5
+
+    def measure(self, stage: Stage, sizes: Sizes, case: Case, running: Running) -> dict[str, float]:
+        return self._measure(stage, case, running, sizes.seconds)
+
+    def warm_up(self, stage: Stage, sizes: Sizes, case: Case, running: Running) -> None:
+        self._measure(stage, case, running, 0.1)
+
+    @staticmethod
+    def _measure(stage: Stage, case: Case, running: Running, seconds: float) -> dict[str, float]:
+        clients = case.setup.clients
+        window = measure_window(stage, running, mode=str(case.what["mode"]), clients=clients, seconds=seconds)
+        values = {"throughput": window.per_second, "p50": window.latency(0.5), "p99": window.latency(0.99)}
+        if running.is_pooler:
+            values["cpu"] = window.microseconds(window.usage.cpu)
+            values["kernel"] = window.microseconds(window.usage.kernel)
+        return values
