@@ -162,6 +162,8 @@ class ClientConnection(asyncio.Protocol):
         self._held = bytearray()
         self._needed = 0
         self._skip = 0
+        # That much of a message is still to come; the server has not got, and shall not get, any of it.
+        self._drops = False
         self._reading_paused = 0
         # An error was answered in the midst of an extended request: the rest of it is dropped up to its Sync.
         self._discarding = False
@@ -216,8 +218,9 @@ class ClientConnection(asyncio.Protocol):
                 self.watch.long_query(data[:pos])
                 if not self._skip:
                     self.watch.end_long_query()
-            if server is None:
+            if server is None or self._drops:
                 start = pos
+                self._drops = self._drops and self._skip > 0
         while size - pos >= 5:
             kind = data[pos]
             length = _length_at(data, pos + 1)[0]
@@ -370,7 +373,7 @@ class ClientConnection(asyncio.Protocol):
         return QUERY_AFTER_EXTENDED
 
     def passed_over(self) -> None:
-        """The server has passed over a Query, and goes on from a Sync that the client has not sent yet."""
+        """The server passes over everything up to a Sync that the client has not sent yet."""
         self._discarding = True
 
     @property
@@ -403,6 +406,7 @@ class ClientConnection(asyncio.Protocol):
     def _pass_over(self, end: int, size: int) -> int:
         if end > size:
             self._skip = end - size
+            self._drops = True
             return size
         return end
 
@@ -472,12 +476,12 @@ class ClientConnection(asyncio.Protocol):
     @property
     def finished(self) -> bool:
         """Whether the client needs its server connection no longer, once that has answered everything."""
-        return not self.unsynced and self._skip == 0 and not self.session.pins and not self.keeps_server
+        return not (self.unsynced or self.mid_message or self.session.pins or self.keeps_server)
 
     @property
     def mid_message(self) -> bool:
         """Whether the rest of a message is still to come that the server has already begun to get."""
-        return self._skip > 0
+        return self._skip > 0 and not self._drops
 
     @property
     def held_back(self) -> bool:
@@ -610,6 +614,6 @@ class ClientConnection(asyncio.Protocol):
             self.owner.give_up(self)
         server, self.server = self.server, None
         if server is not None:
-            mid_message, self._skip = self._skip > 0, 0
+            mid_message, self._skip = self.mid_message, 0
             server.abandon()
             self.owner.orphaned(server, self, mid_message)

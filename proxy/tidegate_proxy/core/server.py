@@ -321,7 +321,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _read_error(self, body: bytes) -> bool:
         """An ErrorResponse. One that ends the connection is kept: the client hears of it in our words."""
-        if self.copy_in:
+        in_copy = self.copy_in
+        if in_copy:
             self.copy_in = False
             # Which Sync the server goes on from depends on how far it had read.
             self.uncertain = self.uncertain or self._copy_syncs_dropped
@@ -342,8 +343,12 @@ class ServerConnection(asyncio.Protocol):
                 self.client.session.failed = True
         if self.client is None and not self.owed and not self.abandoned:
             self._violation(ERROR_RESPONSE)
-        elif not (self.copy_in or self._settling or self._internal) and self._next_request == QUERY_AFTER_EXTENDED:
-            self._probe()
+        elif not (in_copy or self._settling or self._internal):
+            request = self._next_request
+            if request == QUERY_AFTER_EXTENDED:
+                self._probe()
+            elif request is None and self.client is not None and self.client.unsynced:
+                self.client.passed_over()
         return True
 
     def _copy_in_begins(self) -> None:

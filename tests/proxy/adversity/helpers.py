@@ -66,19 +66,25 @@ SELECT concat_ws(', ',
     CASE WHEN pg_current_xact_id_if_assigned() IS NOT NULL OR now() <> statement_timestamp()
          THEN 'a transaction is open' END,
     (SELECT 'changed ' || string_agg(name || '=' || setting, ' ') FROM pg_settings WHERE source = 'session'),
-    (SELECT 'temporary ' || string_agg(relname, ' ') FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
+    (SELECT 'temporary ' || string_agg(pg_describe_object(classid, objid, objsubid), ' ') FROM pg_depend
+      WHERE refclassid = 'pg_namespace'::regclass AND refobjid = pg_my_temp_schema() AND refobjid <> 0),
     (SELECT 'advisory locks ' || count(*) FROM pg_locks
       WHERE locktype = 'advisory' AND pid = pg_backend_pid() HAVING count(*) > 0),
-    (SELECT 'prepared ' || string_agg(name, ' ') FROM pg_prepared_statements WHERE name !~ '^tidegate_'),
-    (SELECT 'cursors ' || string_agg(name, ' ') FROM pg_cursors WHERE is_holdable),
+    (SELECT 'prepared ' || string_agg(name, ' ') FROM pg_prepared_statements WHERE from_sql OR name !~ '^tidegate_'),
+    (SELECT 'cursors ' || string_agg(name, ' ') FROM pg_cursors),
     (SELECT 'listens ' || string_agg(name, ' ') FROM pg_listening_channels() AS name),
-    CASE WHEN current_user <> session_user THEN 'role ' || current_user END)
+    CASE WHEN current_setting('role') <> 'none' OR current_user <> session_user THEN 'role ' || current_user END,
+    CASE WHEN session_user <> '{user}' THEN 'session of ' || session_user END,
+    'app.x=' || nullif(current_setting('app.x', true), ''))
 """
 
 
 def assert_pristine(client: RawClient, when: str = "") -> None:
     """The session that serves a fresh client has nothing of another's in it."""
-    assert value(client, _PRISTINE) == "", when
+    assert value(client, _PRISTINE.format(user=client.parameters["user"])) == "", when
+    # There is no value of a sequence yet.
+    errors = [parse_error_fields(body)["C"] for kind, body in client.query("SELECT lastval()") if kind == "E"]
+    assert errors == ["55000"], when
 
 
 def established(*, local: int | None = None, remote: int | None = None) -> set[tuple[int, int]]:

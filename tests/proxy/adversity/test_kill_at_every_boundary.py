@@ -68,6 +68,12 @@ SCRIPT = [
     encode.query("BEGIN; DECLARE mine CURSOR WITH HOLD FOR SELECT 1; SAVEPOINT s; SET LOCAL TimeZone TO 'Asia/Tokyo'"),
     encode.query("COMMIT"),
     encode.query("SET TimeZone TO 'Asia/Tokyo'; SET search_path TO pg_catalog"),
+    encode.query("SET app.x TO 'mine'; SELECT set_config('role', session_user, false)"),
+    encode.query("CREATE TYPE pg_temp.mine AS ENUM ('a'); CREATE TEMP SEQUENCE numbers; SELECT nextval('numbers')"),
+    encode.query(
+        "BEGIN; SET LOCAL search_path TO pg_temp; CREATE TABLE hidden (a int); DECLARE own CURSOR FOR SELECT 1"
+    ),
+    encode.query("COMMIT"),
     encode.close_statement(b"kept"),
     encode.sync(),
     encode.query("SELECT '" + "x" * 70_000 + "'"),
