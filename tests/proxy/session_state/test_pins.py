@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from tests.support.proxy import ProxyProcess, StartProxy, eventually
+from tests.support.postgres import Database
+from tests.support.proxy import ProxyProcess, StartProxy, eventually, proxy_config
 from tests.support.rawclient import RawClient, bind, execute, parse
 
 from tidegate_proxy.protocol import encode, wire
@@ -256,10 +258,39 @@ def test_statement_mode_refuses_transaction_blocks(start_proxy: StartProxy) -> N
         assert two.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_pool_mode_of_a_user_comes_before_that_of_a_database(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, database_settings={"pool_mode": "session"})
-    with proxy.connect() as conn:
-        assert conn.pgconn.parameter_status(b"tidegate.pool_mode") == b"session"
+@pytest.mark.parametrize(
+    ("general", "of_database", "of_user", "expected"),
+    [
+        ("session", None, None, "session"),
+        ("transaction", "session", None, "session"),
+        ("transaction", None, "session", "session"),
+        ("session", "session", "transaction", "transaction"),
+        ("transaction", "transaction", "session", "session"),
+        ("session", "transaction", "statement", "statement"),
+    ],
+)
+def test_pool_mode_of_a_user_comes_before_that_of_a_database_and_that_before_the_general_one(
+    tmp_path: Path, database: Database, general: str, of_database: str | None, of_user: str | None, expected: str
+) -> None:
+    database_settings = {"pool_mode": of_database} if of_database else {}
+    config = proxy_config(database, {"pool_size": 2, "pool_mode": general}, database_settings)
+    # The user's table is the last one.
+    config += f'pool_mode = "{of_user}"\n' if of_user else ""
+    proxy = ProxyProcess(tmp_path, database, config)
+    try:
+        proxy.wait_until_listening()
+        with proxy.connect() as one, proxy.connect() as two:
+            assert one.pgconn.parameter_status(b"tidegate.pool_mode") == expected.encode()
+            pids = [conn.execute("SELECT pg_backend_pid()").fetchone() for conn in (one, two)]
+            assert (pids[0] != pids[1]) == (expected == "session")
+            if expected == "statement":
+                with pytest.raises(psycopg.Error, match="not allowed in statement pooling mode"):
+                    one.execute("BEGIN")
+            else:
+                one.execute("BEGIN")
+                one.execute("ROLLBACK")
+    finally:
+        proxy.close()
 
 
 def test_late_copy_data_after_a_failed_copy(narrow_proxy: ProxyProcess) -> None:
