@@ -1,4 +1,4 @@
-"""The check for a pristine session finds whatever may be left in one: what it does not find, no other test here would."""
+"""The check for a pristine session finds what may be left in one; what it does not find, no other test here would."""
 
 from __future__ import annotations
 
