@@ -122,6 +122,31 @@ def test_idle_transaction_timeout_leaves_a_long_query_alone(start_proxy: StartPr
         assert client.kinds_until() == "12DCZ"
 
 
+def test_idle_transaction_timeout_leaves_a_long_execute_without_a_sync_alone(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(pool_size=1, idle_transaction_timeout=1.5)
+    with RawClient(proxy.parameters) as client:
+        client.send(parse(b"", b"SELECT pg_sleep(5)") + bind() + execute() + encode.flush())
+        assert client.kinds_until("C") == "12DC"
+        client.send(encode.sync())
+        assert client.kinds_until() == "Z"
+        # Nor is one that answers bit by bit, of which the beginning is there long before the end.
+        client.send(parse(b"", b"SELECT 1") + bind() + execute() + encode.flush())
+        assert client.kinds_until("C") == "12DC"
+        client.send(parse(b"", b"SELECT pg_sleep(5)") + bind() + execute() + encode.flush())
+        assert client.kinds_until("C") == "12DC"
+        client.send(encode.sync())
+        assert client.kinds_until() == "Z"
+
+
+def test_idle_transaction_timeout_ends_who_never_sends_the_sync(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(pool_size=1, idle_transaction_timeout=0.5)
+    with RawClient(proxy.parameters) as client:
+        client.send(parse(b"", b"SELECT 1") + bind() + execute() + encode.flush())
+        assert client.kinds_until("C") == "12DC"
+        assert client.error_until("E")["C"] == "25P03"
+        assert client.is_closed()
+
+
 def test_idle_transaction_timeout_leaves_an_idle_session_alone(start_proxy: StartProxy) -> None:
     proxy = start_proxy(pool_size=2, idle_transaction_timeout=0.1)
     with RawClient(proxy.parameters) as idle, RawClient(proxy.parameters) as pinned, RawClient(proxy.parameters) as end:
