@@ -111,7 +111,6 @@ def write(bundle: bytes, folder: Path) -> int:
     now = datetime.datetime.now(datetime.UTC)
     regions = rds_roots(bundle, now)
     files = {f"{region}.pem": pem(certificates) for region, certificates in regions.items()}
-    files["rds.pem"] = "".join(files[name] for name in sorted(files))
     files["amazon.pem"] = pem(amazon_roots(Path(certifi.where()).read_bytes(), now))
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.pem"):

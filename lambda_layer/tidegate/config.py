@@ -84,7 +84,8 @@ def resolve(explicit: Mapping[str, object], environment: Mapping[str, str]) -> C
     _refuse_contradictions(values)
     # A secret may still have to say the host; then so does `complete`.
     if values["host"]:
-        values["sslrootcert"] = tls.root_file(values["host"], values["sslmode"], values["sslrootcert"])
+        wanted = (values[name] for name in ("host", "sslmode", "sslrootcert", "region"))
+        values["sslrootcert"] = tls.root_file(*wanted)
     return Config(**values)
 
 

@@ -138,7 +138,7 @@ class _Secret(_Cached):
                     f"no {name} is configured, and the secret {arn} has none either: set TIDEGATE_{name.upper()}"
                 )
         if not config.host:
-            roots = tls.root_file(completed.host, config.sslmode, config.sslrootcert)
+            roots = tls.root_file(completed.host, config.sslmode, config.sslrootcert, config.region)
             completed = completed._replace(sslrootcert=roots)
         return completed, float("inf")
 

@@ -184,7 +184,7 @@ SETTINGS = (
     Setting(
         "region",
         ("TIDEGATE_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
-        "AWS region that tokens are signed for; Lambda sets it",
+        "AWS region of the database: tokens are signed for it; Lambda sets it to the function's own",
         "eu-west-1",
         parse=_region,
     ),

@@ -19,14 +19,14 @@ def is_local(host: str) -> bool:
     return host.startswith(("/", "@", "127.")) or host in ("localhost", "::1")
 
 
-def root_file(host: str, sslmode: str, sslrootcert: str | None) -> str | None:
+def root_file(host: str, sslmode: str, sslrootcert: str | None, region: str | None) -> str | None:
     """The value of libpq's sslrootcert.
 
     The host's name says who issued its certificate: RDS itself for a database, with authorities of its own in each
     region; a public authority for RDS Proxy (Amazon's, through ACM) and for everything else. Reading the three
     certificates that count instead of the hundred of a bundle saves ten milliseconds of every cold start.
 
-    Parameters: the settings of the same names.
+    Parameters: the settings of the same names; `region` counts where the host's name does not say it.
     Returns: a file, or `system` on a machine where no file of roots is known, or None where nothing is verified.
     Raises: ConfigurationError, if a file cannot be read, or the layer has no certificates for the host's region.
     """
@@ -36,13 +36,17 @@ def root_file(host: str, sslmode: str, sslrootcert: str | None) -> str | None:
         return _system()
     place = _rds_place(host)
     if sslrootcert == "rds":
-        of_region = ROOTS / f"{place[0]}.pem" if place else None
-        return str(of_region if of_region and of_region.exists() else ROOTS / "rds.pem")
-    if sslrootcert is not None:
+        place = (place[0] if place else region, False)
+    elif sslrootcert is not None:
         return _readable(sslrootcert)
     if place is None:
         return _system()
     region, proxy = place
+    if region is None:
+        raise ConfigurationError(
+            f"sslrootcert=rds needs a region, and the host's name {host} does not say it: set TIDEGATE_REGION, for"
+            " example TIDEGATE_REGION=eu-west-1"
+        )
     path = ROOTS / ("amazon.pem" if proxy else f"{region}.pem")
     if not path.exists():
         raise ConfigurationError(
@@ -53,7 +57,7 @@ def root_file(host: str, sslmode: str, sslrootcert: str | None) -> str | None:
     return str(path)
 
 
-def _rds_place(host: str) -> tuple[str, bool] | None:
+def _rds_place(host: str) -> tuple[str | None, bool] | None:
     """The region of an RDS endpoint, and whether it is RDS Proxy's; None for any other host."""
     labels = host.lower().rstrip(".").split(".")
     if len(labels) >= 5 and labels[-3:] == ["rds", "amazonaws", "com"]:

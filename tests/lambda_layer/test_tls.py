@@ -63,7 +63,10 @@ def test_a_region_without_shipped_certificates_is_said_before_connecting(host: s
 def test_words_and_files_go_before_the_hosts_name(tmp_path: Path) -> None:
     host = "shop.proxy-c0ffee.eu-west-1.rds.amazonaws.com"
     assert roots_for(host, sslrootcert="rds") == str(tls.ROOTS / "eu-west-1.pem")
-    assert roots_for("tunnel.example", sslrootcert="rds", sslmode="verify-ca") == str(tls.ROOTS / "rds.pem")
+    tunnel = {"host": "tunnel.example", "sslrootcert": "rds", "sslmode": "verify-ca"}
+    assert roots_for(**tunnel, region="eu-west-3") == str(tls.ROOTS / "eu-west-3.pem")
+    with pytest.raises(tidegate.ConfigurationError, match="TIDEGATE_REGION=eu-west-1"):
+        roots_for(**tunnel)
     assert roots_for(host, sslrootcert="system") in (*tls.SYSTEM_ROOTS, "system")
     file = tmp_path / "ca.pem"
     with pytest.raises(tidegate.ConfigurationError, match=r"ca\.pem cannot be read"):
@@ -101,7 +104,7 @@ def test_a_certificate_of_the_named_authority_is_accepted(
 def test_a_certificate_of_an_authority_that_is_not_trusted_is_refused(
     database: Database, authority: trustme.CA, roots: str
 ) -> None:
-    settings = {"host": "localhost", "sslmode": None, "sslrootcert": roots}
+    settings = {"host": "localhost", "sslmode": None, "sslrootcert": roots, "region": "eu-west-1"}
     with front(authority, database) as server, connected(database, port=server.port, **settings) as db:
         with pytest.raises(psycopg.OperationalError, match="certificate verify failed"), db.connection():
             pass
@@ -140,14 +143,12 @@ def test_every_shipped_certificate_is_an_authority_that_signed_itself_and_lasts(
     files = {path.name: refresh.parse(path.read_bytes()) for path in tls.ROOTS.glob("*.pem")}
     for each in (certificate for found in files.values() for certificate in found):
         refresh.verify(each, now)
-    public = {"rds.pem", "amazon.pem"}
-    for name in files.keys() - public:
+    for name in files.keys() - {"amazon.pem"}:
         region = name.removesuffix(".pem")
         assert files[name], name
         assert all(f"Amazon RDS {region} Root CA" in refresh.common_name(each) for each in files[name])
-    assert len(files["rds.pem"]) == sum(len(files[name]) for name in files.keys() - public)
     fingerprints = {each.fingerprint(hashes.SHA256()) for found in files.values() for each in found}
-    assert len(fingerprints) == len(files["rds.pem"]) + len(files["amazon.pem"])
+    assert len(fingerprints) == sum(map(len, files.values()))
 
 
 def test_openssl_reads_the_shipped_files_as_they_are(refresh: ModuleType) -> None:
@@ -158,25 +159,29 @@ def test_openssl_reads_the_shipped_files_as_they_are(refresh: ModuleType) -> Non
 
 
 def test_what_is_shipped_comes_out_of_its_own_bundle_again(refresh: ModuleType, tmp_path: Path) -> None:
-    assert refresh.write((tls.ROOTS / "rds.pem").read_bytes(), tmp_path) >= 20
+    assert refresh.write(bundle(), tmp_path) >= 20
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         path.name: path.read_text() for path in tls.ROOTS.glob("*.pem")
     }
 
 
 def test_a_bundle_with_anything_else_in_it_changes_nothing(refresh: ModuleType, tmp_path: Path) -> None:
-    good = (tls.ROOTS / "rds.pem").read_bytes()
     leaf = trustme.CA().issue_cert("db.example").cert_chain_pems[0].bytes()
-    for bundle, complaint in (
+    for content, complaint in (
         (b"<html>", "PEM"),
         (leaf, "regions only"),
         ((tls.ROOTS / "us-east-1.pem").read_bytes(), "regions only"),
-        (good + forged_root(), "not a certificate authority"),
+        (bundle() + forged_root(), "not a certificate authority"),
     ):
         with pytest.raises(refresh.BundleError, match=complaint):
-            refresh.write(bundle, tmp_path)
+            refresh.write(content, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert "tidegate.refresh_roots" not in sys.modules
+
+
+def bundle() -> bytes:
+    """What AWS publishes for all regions together."""
+    return b"".join(path.read_bytes() for path in tls.ROOTS.glob("*-*-*.pem"))
 
 
 def forged_root() -> bytes:
