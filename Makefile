@@ -1,5 +1,14 @@
 # Everything runs from .venv, which `make install` creates and every other target refreshes when pyproject.toml changes.
 PYTHON ?= python3
+# `make layer PYTHON=3.13` names the layer's Python, by its version alone; here the interpreter is still python3.
+LAYER_PYTHON := 3.13
+ifneq ($(filter layer,$(MAKECMDGOALS)),)
+ifneq ($(filter 3.%,$(PYTHON)),)
+LAYER_PYTHON := $(PYTHON)
+override PYTHON := python3
+endif
+endif
+ARCH   ?= arm64
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -8,7 +17,7 @@ NODE_STAMP := $(NODE)/node_modules/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-smoke test lint format check clean
+.PHONY: help install demo bench bench-smoke test layer layers roots lint format check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +51,15 @@ bench-smoke: $(STAMP)  ## the same in under two minutes: short queries only, 16 
 
 test: $(STAMP) $(NODE_STAMP)  ## all tests, in parallel
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+layer: $(STAMP)  ## dist/tidegate-layer-py313-arm64.zip; ARCH=x86_64, PYTHON=3.12, POWERTOOLS=1 for others
+	@$(BIN)/python lambda_layer/build_layer.py --arch "$(ARCH)" --python "$(LAYER_PYTHON)" $(if $(POWERTOOLS),--powertools)
+
+layers: $(STAMP)  ## the layer for every architecture and Python; POWERTOOLS=1 for the other variant
+	@$(BIN)/python lambda_layer/build_layer.py --all $(if $(POWERTOOLS),--powertools)
+
+roots: $(STAMP)  ## renew RDS's certificates in the layer; BUNDLE=global-bundle.pem takes a file
+	@$(BIN)/python lambda_layer/refresh_roots.py $(BUNDLE)
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check .
