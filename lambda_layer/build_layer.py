@@ -64,8 +64,9 @@ def requirements(python: str, *, powertools: bool) -> str:
     kept = []
     for requirement in (HERE / "requirements.txt").read_text(encoding="ascii").replace("\\\n", " ").splitlines():
         name = requirement.partition("==")[0]
-        # Not as a marker in the file: pip evaluates markers for its own interpreter, not for --python-version.
-        outdated = name == "typing-extensions" and version(python) >= (3, 13)
+        # psycopg needs it before 3.13, Powertools always. Not as a marker in the file: pip evaluates markers for its
+        # own interpreter, not for --python-version.
+        outdated = name == "typing-extensions" and version(python) >= (3, 13) and not powertools
         if name and not name.startswith("#") and not outdated and (powertools or name not in POWERTOOLS):
             kept.append(" ".join(requirement.split()))
     return "\n".join(kept) + "\n"
@@ -156,7 +157,7 @@ def _interpreter(python: str) -> str | None:
 
 
 def _compile(root: Path, interpreter: str) -> None:
-    # Only Python before 3.13 needs it, and with source and bytecode it would take two hundredths of the budget.
+    # With source and bytecode it would take two hundredths of the budget.
     bytecode_only = [str(path) for path in root.glob("typing_extensions.py")]
     command = [interpreter, "-I", "-c", COMPILE, str(root), *bytecode_only]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -167,8 +168,9 @@ def _compile(root: Path, interpreter: str) -> None:
 def _zip(root: Path, target: Path) -> None:
     partial = target.with_suffix(".partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in sorted(path for path in root.rglob("*") if path.is_file()):
-            info = zipfile.ZipInfo(path.relative_to(root.parent).as_posix(), TIMESTAMP)
+        files = {path.relative_to(root.parent).as_posix(): path for path in root.rglob("*") if path.is_file()}
+        for name, path in sorted(files.items()):
+            info = zipfile.ZipInfo(name, TIMESTAMP)
             info.create_system = 3  # Unix, so that the permissions count
             info.external_attr = (0o100755 if ".so" in path.suffixes else 0o100644) << 16
             info.compress_type = zipfile.ZIP_DEFLATED

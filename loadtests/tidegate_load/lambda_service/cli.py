@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
@@ -67,6 +67,11 @@ def cli() -> None:
 )
 @click.option("--extension", is_flag=True, help="Announce the end of an environment by SIGTERM, 300 ms before SIGKILL.")
 @click.option("--fresh", is_flag=True, help="Start new interpreters instead of forks: true cold starts.")
+@click.option(
+    "--interpreter",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The Python to start, if not this one; implies --fresh. It must find awslambdaric.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; 0 takes a free one.")
 @click.option(
@@ -88,6 +93,7 @@ def serve(
     workers: int,
     extension: bool,
     fresh: bool,
+    interpreter: Path | None,
     host: str,
     port: int,
     log_dir: Path | None,
@@ -106,7 +112,8 @@ def serve(
     }
     parsed = [Function.parse(text, **limits) for text in functions]
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(parsed, fresh=fresh, host=host, port=port, log_dir=log_dir, starts=init_concurrency))
+        service = {"fresh": fresh, "interpreter": interpreter, "host": host, "port": port, "log_dir": log_dir}
+        runner.run(_serve(parsed, **service, starts=init_concurrency))
 
 
 def main() -> None:
@@ -126,14 +133,12 @@ def main() -> None:
         sys.exit(130)
 
 
-async def _serve(
-    functions: list[Function], *, fresh: bool, host: str, port: int, log_dir: Path | None, starts: int | None
-) -> None:
+async def _serve(functions: list[Function], **settings: Any) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    service = LambdaService(functions, fresh=fresh, host=host, port=port, log_dir=log_dir, starts=starts)
+    service = LambdaService(functions, **settings)
     async with service:
         with contextlib.suppress(BrokenPipeError):  # who started us need not read on
             click.echo(json.dumps({"endpoint": service.endpoint}))

@@ -40,7 +40,7 @@ class LambdaServiceProcess:
     - `concurrency`: invocations at once, per function.
     - `init_concurrency`: environments in INIT at once; None leaves it to the service.
     - `provisioned`, `workers`, `extension`: as for `Function`.
-    - `fresh`: new interpreters instead of forks.
+    - `fresh`: new interpreters instead of forks. `interpreter`: which one, if not this.
     - `log_dir`: for the functions' logs; None lets the service use a temporary folder.
     """
 
@@ -59,6 +59,7 @@ class LambdaServiceProcess:
         workers: int = 1,
         extension: bool = False,
         fresh: bool = False,
+        interpreter: Path | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         log_dir: Path | None = None,
@@ -81,6 +82,7 @@ class LambdaServiceProcess:
             "--host": host,
             "--port": port,
             "--log-dir": log_dir,
+            "--interpreter": interpreter,
         }
         for option, setting in options.items():
             if setting is not None:

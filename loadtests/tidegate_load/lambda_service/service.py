@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,7 @@ class LambdaService:
     Parameters
     - `functions`: what can be invoked; their `environment` must be the same for all.
     - `fresh`: start new interpreters, for true cold starts, instead of forking a warm one.
+    - `interpreter`: which one, if not this; it must have awslambdaric. Implies `fresh`.
     - `host`, `port`: where the Invoke API listens; port 0 takes a free one.
     - `log_dir`: gets one folder per function and in it one file per environment. By default a temporary
       folder that is removed at the end.
@@ -46,6 +48,7 @@ class LambdaService:
         functions: Iterable[Function],
         *,
         fresh: bool = False,
+        interpreter: Path | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         log_dir: Path | None = None,
@@ -61,7 +64,7 @@ class LambdaService:
         variables = [function.base_variables() for function in self.functions.values()]
         if any(other != variables[0] for other in variables):
             raise ConfigurationError("all functions of one service have the same environment variables")
-        self._fresh = fresh
+        self._interpreter = str(interpreter) if interpreter else sys.executable if fresh else None
         self._host = host
         self._port = port
         self._temporary_logs = log_dir is None
@@ -100,7 +103,7 @@ class LambdaService:
         if self._log_dir is None:
             self._log_dir = Path(tempfile.mkdtemp(prefix="tidegate-lambda-"))
         base = next(iter(self.functions.values())).base_variables()
-        self._spawner = Spawner(fresh=self._fresh, variables=base)
+        self._spawner = Spawner(interpreter=self._interpreter, variables=base)
         await self._spawner.start()
         runtime_api = RuntimeApi()
         for name, function in self.functions.items():

@@ -25,12 +25,12 @@ class Spawner:
     """Owns one zygote process.
 
     Parameters
-    - `fresh`: start each environment as a new interpreter instead of a fork of a warm one.
+    - `interpreter`: start each environment as a new process of this one instead of a fork of a warm one.
     - `variables`: the zygote's environment variables, which its imports see.
     """
 
-    def __init__(self, *, fresh: bool, variables: Mapping[str, str]) -> None:
-        self.fresh = fresh
+    def __init__(self, *, interpreter: str | None, variables: Mapping[str, str]) -> None:
+        self._interpreter = interpreter
         self.died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._variables = dict(variables)
         self._ids = itertools.count(1)
@@ -51,7 +51,7 @@ class Spawner:
                     "-P",
                     str(_SCRIPT),
                     str(theirs.fileno()),
-                    "bare" if self.fresh else "preload",
+                    "bare" if self._interpreter else "preload",
                 ],
                 pass_fds=[theirs.fileno()],
                 env=self._variables,
@@ -83,7 +83,7 @@ class Spawner:
         self._on_exit[number] = on_exit
         request = {
             "start": number,
-            "fresh": self.fresh,
+            "interpreter": self._interpreter,
             "directory": str(directory),
             "handler": handler,
             "log": str(log),

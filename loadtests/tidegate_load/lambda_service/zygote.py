@@ -4,7 +4,7 @@ It is run as a script by its path, so that nothing of this package is imported i
 imported what every environment needs (psycopg with libpq, AWS's runtime client) but nothing of a function. It
 speaks lines of JSON over the socket whose descriptor is its first argument:
 
-- in: `{"start": ID, "fresh": BOOL, "directory": PATH, "handler": NAME, "log": PATH, "variables": {...}}`,
+- in: `{"start": ID, "interpreter": PATH or null, "directory": PATH, "handler": NAME, "log": PATH, "variables": {...}}`,
   `{"kill": ID}`, `{"terminate": ID}`
 - out: `{"ready": true}`, `{"started": ID, "pid": PID}`, `{"failed": ID, "reason": TEXT}`,
   `{"exited": ID, "status": WAIT STATUS}`
@@ -172,9 +172,9 @@ def run_environment(request: dict[str, Any]) -> None:
     os.close(log)
     variables: dict[str, str] = request["variables"]
     os.chdir(request["directory"])
-    if request["fresh"]:
-        command = [sys.executable, "-m", "awslambdaric", request["handler"]]
-        os.execve(command[0], command, variables)  # noqa: S606 (our own interpreter)
+    if request["interpreter"]:
+        command = [request["interpreter"], "-m", "awslambdaric", request["handler"]]
+        os.execve(command[0], command, variables)  # noqa: S606 (our own interpreter, or one that our user names)
     os.environ.clear()
     os.environ.update(variables)
     time.tzset()
