@@ -319,6 +319,7 @@ class ClientConnection(asyncio.Protocol):
                     start = limit
             elif kind == EXECUTE:
                 self.unsynced = True
+                server.executes += 1
             elif kind == FUNCTION_CALL:
                 server.owed.append(self.simple(FUNCTION_CALL))
                 server.request += 1
@@ -337,6 +338,8 @@ class ClientConnection(asyncio.Protocol):
                 self._end_preparing(server, out, data, start, pos)
                 self._hold(data[end:])
                 return
+            elif kind == FLUSH:
+                server.flushed = server.executes
             elif kind == TERMINATE:
                 # PostgreSQL finishes what was sent before it.
                 self._send(server, out, data, start, pos)

@@ -35,11 +35,9 @@ def _server_kinds() -> bytes:
         wire.COPY_DONE,
         wire.COPY_OUT_RESPONSE,
         wire.DATA_ROW,
-        wire.EMPTY_QUERY_RESPONSE,
         wire.FUNCTION_CALL_RESPONSE,
         wire.NO_DATA,
         wire.PARAMETER_DESCRIPTION,
-        wire.PORTAL_SUSPENDED,
         wire.ROW_DESCRIPTION,
     ):
         kinds[kind] = FORWARDED
@@ -47,11 +45,13 @@ def _server_kinds() -> bytes:
         wire.CLOSE_COMPLETE,
         wire.COMMAND_COMPLETE,
         wire.COPY_IN_RESPONSE,
+        wire.EMPTY_QUERY_RESPONSE,
         wire.ERROR_RESPONSE,
         wire.NOTICE_RESPONSE,
         wire.NOTIFICATION_RESPONSE,
         wire.PARAMETER_STATUS,
         wire.PARSE_COMPLETE,
+        wire.PORTAL_SUSPENDED,
         wire.READY_FOR_QUERY,
     ):
         kinds[kind] = READ

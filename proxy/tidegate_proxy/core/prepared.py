@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from tidegate_proxy.core.by_name import references, renamed
 from tidegate_proxy.core.codes import OF_STATEMENT
 from tidegate_proxy.core.statements import (
     NAME_PREFIX,
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 
 _pack_length = Struct(">I").pack
 
-_BY_NAME = re.compile(
-    rb"\A\s*(?P<verb>DEALLOCATE(?:\s+PREPARE)?|EXECUTE)\s+"
-    rb'(?P<any>"(?P<quoted>(?:[^"]|"")+)"|(?P<name>[a-z_]\w*))',
-    re.IGNORECASE,
-)
 _EMPTY_STATEMENT = b"\0\0\0"
 _NOBODYS = NAME_PREFIX + b"none"
 _CLOSE_NOTHING = encode.close_statement(_NOBODYS)
@@ -106,7 +101,7 @@ class ClientStatements:
             return self._close_statement(server, name)
         if not name:
             if kind == BIND and self._unnamed_suspicion is not None:
-                self._watch.suspect(self._unnamed_suspicion)
+                self._watch.bound(self._unnamed_suspicion, data, name_end, end)
             if self.unnamed_there:
                 return None
             if self._unnamed is None:
@@ -121,7 +116,7 @@ class ClientStatements:
             # It may have been prepared by SQL.
             return _renamed(data, pos, limit, end, name_at, name_end, _NOBODYS) if name in server.stray_names else None
         if kind == BIND and statement.suspicion is not None:
-            self._watch.suspect(statement.suspicion)
+            self._watch.bound(statement.suspicion, data, name_end, end)
         before: list[bytes] = []
         self._provide(server, statement, before)
         return (*before, *_renamed(data, pos, limit, end, name_at, name_end, statement.name))
@@ -145,18 +140,21 @@ class ClientStatements:
             self._see_that_it_is_parsed(server, name)
         body = data[name_end + 1 : end]
         text = data[name_end + 1 : sql_end]
-        suspicion = None
-        if is_suspect(text):
-            suspicion = self._watch.examine(server, text)
+        suspect = is_suspect(text)
+        suspicion = self._watch.examine(server, text) if suspect else None
         before = b""
         if suspicion is not None and suspicion.reads_sequence:
             before = self._watch.sequences.read(server, text)
         if not name:
+            out = [before] if before else []
+            sent = self.by_server_name(server, text, out, apart=False) if suspect else text
             server.owed.append(ParseToken(undo=self._unnamed_restorer()))
             self._unnamed = body
             self._unnamed_suspicion = suspicion
             self.unnamed_there = True
-            return (before, data[pos:end]) if before else None
+            if sent is not text:
+                return (*out, _parse_message(b"", sent + data[sql_end:end]))
+            return (*out, data[pos:end]) if out else None
         if name in self._named:
             # The server itself shall say that the name is taken, under the name that the client knows.
             server.owed.append(ParseToken(swallow=True))
@@ -187,25 +185,29 @@ class ClientStatements:
         self._parse_on(server, statement, out, token)
         return tuple(out)
 
-    def by_server_name(self, server: ServerConnection, text: bytes, out: list[bytes]) -> bytes | None:
+    def by_server_name(self, server: ServerConnection, text: bytes, out: list[bytes], *, apart: bool) -> bytes:
         """DEALLOCATE and EXECUTE in SQL know protocol-level statements by the client's name: give the server's.
 
-        Returns: the Query to send instead, or None; what must go before it is appended to `out`.
+        Parameters: what must go before the text is appended to `out`; `apart`, as a request of its own.
+        Returns: the text to send instead.
         """
-        found = _BY_NAME.match(text)
-        if found is None or server.copy_in:
-            return None
-        name = found["quoted"].replace(b'""', b'"') if found["quoted"] is not None else found["name"].lower()
-        statement = self._named.get(name)
-        if statement is None:
-            return None
-        if found["verb"][:1] in b"dD":
-            server.deallocating.append((name, statement))
-        elif statement.suspicion is not None:
-            self._watch.suspect(statement.suspicion)
-        if statement.name not in server.prepared or statement.name in server.unconfirmed:
-            out.append(self._prepare_apart(server, statement))
-        return encode.query(text[: found.start("any")] + statement.name + text[found.end("any") :])
+        if not self._named or server.copy_in:
+            return text
+        found = references(text, server.reads_standard_strings)
+        for reference in found:
+            statement = self._named.get(reference.name)
+            if reference.deallocates:
+                server.deallocating.append(None if statement is None else (reference.name, statement))
+            elif statement is not None and statement.suspicion is not None:
+                self._watch.suspect(statement.suspicion)
+            if statement is None:
+                continue
+            if not apart:
+                self._provide(server, statement, out)
+            elif statement.name not in server.prepared or statement.name in server.unconfirmed:
+                out.append(self._prepare_apart(server, statement))
+        known = [(reference, self._named[reference.name].name) for reference in found if reference.name in self._named]
+        return renamed(text, known) if known else text
 
     def _prepare_apart(self, server: ServerConnection, statement: Statement) -> bytes:
         # With a Sync of its own: after a Parse that failed the server would not even answer the Query behind it.

@@ -32,6 +32,7 @@ from tidegate_proxy.protocol.wire import (
     NOTIFICATION_RESPONSE,
     PARAMETER_STATUS,
     PARSE_COMPLETE,
+    PORTAL_SUSPENDED,
     QUERY,
     READY_FOR_QUERY,
     ROW_DESCRIPTION,
@@ -52,6 +53,8 @@ _SETTLE = encode.query(b"SELECT 1 AS " + _MARKER)
 _PROBE = encode.sync() + encode.query(b"")
 
 # What our own messages that clear up what is owed wait for.
+_ENDS_EXECUTE = frozenset({COMMAND_COMPLETE, EMPTY_QUERY_RESPONSE, PORTAL_SUSPENDED})
+
 _NOTHING, _MARKED, _LAST_READY, _PROBED = range(4)
 
 MAX_WHOLE_MESSAGE = 1 << 16
@@ -111,8 +114,8 @@ class ServerConnection(asyncio.Protocol):
         self.prepared: dict[bytes, Statement] = {}
         # Statements under a client's own name, left by an error; closed before the next client.
         self.stray_names: list[bytes] = []
-        # Statements that a client deallocates by SQL, under the name that it knows.
-        self.deallocating: list[tuple[bytes, Statement]] = []
+        # What a client deallocates by SQL: protocol-level statements, under the name that it knows, or others.
+        self.deallocating: list[tuple[bytes, Statement] | None] = []
         # The client that used it last.
         self.last_client = 0
         # The only client whose nextval may have left a value here, so far as anybody knows; 0 for none.
@@ -125,6 +128,8 @@ class ServerConnection(asyncio.Protocol):
         self.generation = 0
         # Session parameters that the proxy has set here, beside the server's own defaults.
         self.applied: dict[str, str] = {}
+        # Execute messages without an answer, and those of them that a Flush follows, so that their answer will come.
+        self.executes = self.flushed = 0
         # The latest ParameterStatus of each parameter.
         self.reported: dict[bytes, bytes] = {}
         # Why the connection is ending, once that is known.
@@ -254,8 +259,14 @@ class ServerConnection(asyncio.Protocol):
 
         `body` is empty for one that is too long to be waited for.
         """
-        if kind == COMMAND_COMPLETE:
-            if body[:1] in b"ACDIM":
+        if kind in _ENDS_EXECUTE:
+            if kind == EMPTY_QUERY_RESPONSE and self._settling == _PROBED:
+                self._settling = _LAST_READY
+                return False
+            if self.executes:
+                self.executes -= 1
+                self.flushed = max(0, self.flushed - 1)
+            if kind == COMMAND_COMPLETE and body[:1] in b"ACDIM":
                 self._read_tag(body)
         elif kind == PARSE_COMPLETE:
             token = self._next_owed()
@@ -275,9 +286,7 @@ class ServerConnection(asyncio.Protocol):
             return self._read_error(body)
         elif kind == COPY_IN_RESPONSE:
             self._copy_in_begins()
-        elif (kind == ROW_DESCRIPTION and self._settling == _MARKED and _MARKER in body) or (
-            kind == EMPTY_QUERY_RESPONSE and self._settling == _PROBED
-        ):
+        elif kind == ROW_DESCRIPTION and self._settling == _MARKED and _MARKER in body:
             self._settling = _LAST_READY
             return False
         elif kind == PARAMETER_STATUS and body:
@@ -299,10 +308,12 @@ class ServerConnection(asyncio.Protocol):
                     self.sequences_of, self.sequences_used = self.client.pid, False
                     self.client.session.all_discarded()
         elif tag == b"DEALLOCATE\0" and self.deallocating:
-            name, statement = self.deallocating.pop(0)
-            self.prepared.pop(statement.name, None)
-            if self.client is not None:
-                self.client.statements.forget(name)
+            deallocated = self.deallocating.pop(0)
+            if deallocated is not None:
+                name, statement = deallocated
+                self.prepared.pop(statement.name, None)
+                if self.client is not None:
+                    self.client.statements.forget(name)
         elif tag.startswith((b"ALTER ", b"DROP ", b"CREATE VIEW", b"CREATE RULE")) and self.client is not None:
             self.client.watch.schema_changed = True
         elif tag.startswith((b"INSERT ", b"COPY ", b"MERGE ")) and self.client is not None:
@@ -385,6 +396,8 @@ class ServerConnection(asyncio.Protocol):
         owed = self.owed
         failed, self._failed = self._failed, False
         self.copy_in = False
+        if self.client is None or not self.client.unsynced:
+            self.executes = self.flushed = 0
         if self._settling == _MARKED:
             if self.status != IDLE:
                 # Our question cannot be answered any more.
@@ -528,6 +541,11 @@ class ServerConnection(asyncio.Protocol):
     # Holding and releasing
 
     @property
+    def reads_standard_strings(self) -> bool:
+        """Whether a backslash in a plain string means itself."""
+        return self.reported.get(b"standard_conforming_strings") != b"off"
+
+    @property
     def mid_message(self) -> bool:
         """Whether the client has only got the first part of a message."""
         return self._skip > 0
@@ -568,7 +586,9 @@ class ServerConnection(asyncio.Protocol):
     @property
     def answering(self) -> bool:
         """Whether the server has all it needs to answer. It may keep a ParseComplete to itself until a Sync."""
-        return any(isinstance(token, (int, InternalQuery)) and token != COPY_DONE for token in self.owed)
+        return self.flushed > 0 or any(
+            isinstance(token, (int, InternalQuery)) and token != COPY_DONE for token in self.owed
+        )
 
     def look_again(self) -> None:
         """Something else than an answer may have ended the client's need of this connection."""

@@ -11,7 +11,8 @@ A suspicion says what to ask the server about afterwards; what is really left in
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -44,7 +45,8 @@ class Suspicion:
     case; `reset_all` stands for all of them. `sure_end`: a single SET or RESET, which outside a transaction block ends
     its own transaction. `reads_sequence`: currval or lastval. `defaults`: ALTER ROLE or ALTER DATABASE. `forgets`:
     DEALLOCATE or DISCARD, after which a prepared statement's name may be free. `local`: parameters may be others until
-    the transaction ends, which is nothing to ask about.
+    the transaction ends, which is nothing to ask about. `bound`: numbers of arguments, from 1, that are names of
+    parameters, `set_config($1, …)`; only whoever sees the Bind message knows which.
     """
 
     ask: frozenset[str] = frozenset()
@@ -57,6 +59,16 @@ class Suspicion:
     defaults: bool = False
     forgets: bool = False
     local: bool = False
+    bound: frozenset[int] = frozenset()
+
+    def with_bound(self, names: Iterable[bytes | None]) -> Suspicion:
+        """The same once the names that are arguments are known."""
+        plain = {None if name is None or not name.isascii() else name.decode().lower() for name in names}
+        pins = {UNREADABLE} if None in plain else set()
+        if "seed" in plain:
+            pins.add(OPAQUE)
+        known = {name for name in plain if name is not None} - _NOT_CARRIED
+        return replace(self, names=self.names | known, pins=self.pins | pins, bound=frozenset())
 
 
 # A name and a value that are plainly what they look like, and then plainly "only in this transaction".
@@ -151,6 +163,7 @@ _CONFIG = re.compile(
     rb"\bset_config\b(?:\s*\(\s*'(?P<name>[^'\\]+)'(?:::\w+)?\s*,(?:\s*(?P<value>'[^'\\]*')(?:::\w+)?\s*,)?)?",
     re.IGNORECASE,
 )
+_CONFIG_ARGUMENT = re.compile(rb"\bset_config\s*\(\s*\$(?P<number>\d{1,5})(?:::\w+)?\s*,", re.IGNORECASE)
 _LOCAL_CALL = re.compile(rb"\bset_config" + _LOCAL_CONFIG, re.IGNORECASE)
 _TEMPORARY_SCHEMA = re.compile(rb"\bpg_temp", re.IGNORECASE)
 _SETS_PATH = re.compile(rb"\bsearch_path\b|\bSCHEMA\b", re.IGNORECASE)
@@ -321,6 +334,7 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
     if patterns.unaskable.search(text):
         pins.add(OPAQUE)
     names: set[str] = set()
+    bound: set[int] = set()
     reset: set[str] = set()
     lowered = text.lower()
     local = b"set_config" in lowered or patterns.local.search(text) is not None
@@ -337,10 +351,13 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
                 ask.add(TEMPORARY)
             if _LOCAL_CALL.match(whole, match.start()) is not None:
                 continue
-            if name is None:
-                pins.add(UNREADABLE)
-            else:
+            argument = _CONFIG_ARGUMENT.match(whole, match.start())
+            if name is not None:
                 names.add(name)
+            elif argument is not None:
+                bound.add(int(argument["number"]))
+            else:
+                pins.add(UNREADABLE)
     for match in patterns.set.finditer(text):
         found = _set_names(match["rest"])
         if found is None:
@@ -380,6 +397,7 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
         defaults=patterns.defaults.search(text) is not None,
         forgets=patterns.forgets.search(text) is not None,
         local=local,
+        bound=frozenset(bound),
     )
     return None if result == Suspicion() else result
 

@@ -18,6 +18,7 @@ from tidegate_proxy.core.suspect import (
 )
 from tidegate_proxy.pool.session import changes
 from tidegate_proxy.protocol import encode
+from tidegate_proxy.protocol.rows import arguments
 from tidegate_proxy.protocol.wire import IDLE, QUERY
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class SessionWatch:
         if server.owed or self._client.unsynced or server.reported.get(b"client_encoding") in _BACKSLASH_WITHIN:
             # What a backslash means is being set right now, or it may be half of another character.
             return examine_part(text)
-        return examine(text, server.reported.get(b"standard_conforming_strings") != b"off")
+        return examine(text, server.reads_standard_strings)
 
     def suspect(self, suspicion: Suspicion) -> None:
         """A statement that may change the session is about to be run."""
@@ -104,6 +105,8 @@ class SessionWatch:
         self._meaning_changed = True
         if suspicion == _LOCAL:
             return
+        if suspicion.bound:
+            suspicion = suspicion.with_bound((None,))
         for reason in self.session.note(suspicion):
             self._client.owner.pinned(self._client, reason)
             if reason in _FOR_GOOD and self._client.server is not None:
@@ -116,6 +119,12 @@ class SessionWatch:
             del self.restoring[name]
         if self.session.startup and (suspicion.reset or suspicion.reset_all):
             self.restoring |= self.session.restored_by(suspicion)
+
+    def bound(self, suspicion: Suspicion, data: bytes, pos: int, end: int) -> None:
+        """A suspect statement is bound; `data[pos:end]` is what follows its name in the Bind message."""
+        if suspicion.bound and not self._client.keeps_server:
+            suspicion = suspicion.with_bound(arguments(data, pos, end, suspicion.bound))
+        self.suspect(suspicion)
 
     def restore(self, server: ServerConnection) -> bytes:
         """What goes behind a request that resets parameters: RESET goes back to the server's value, but the client's
@@ -137,7 +146,9 @@ class SessionWatch:
             if suspicion.reads_sequence:
                 out.append(self.sequences.read(server, text))
         if not self._client.unsynced:
-            message = statements.by_server_name(server, text, out) or message
+            renamed = statements.by_server_name(server, text, out, apart=True)
+            if renamed is not text:
+                message = encode.query(renamed)
         owed = self._client.simple(QUERY)
         server.owed.append(owed)
         out.append(message)
