@@ -134,7 +134,7 @@ def service(opt: Path, runtime: Path, database: Database) -> Iterator[LambdaServ
         "PGSSLMODE": "disable",
     }
     # The interpreter below the virtual environment, which has none of its packages.
-    interpreter = Path(sys._base_executable)
+    interpreter = Path(os.path.realpath(sys.executable))
     with LambdaServiceProcess(
         {"served": f"{FUNCTIONS}:served.handler"}, env=environment, timeout=30, interpreter=interpreter
     ) as running:
