@@ -107,8 +107,9 @@ def run(
         shlex.join(["tidegate-bench", *sys.argv[1:]]),
         options={"rounds": rounds} | {name: getattr(wanted, name) for name in wanted.__slots__},
         endpoints=[
-            EndpointInfo(each.key, each.title, versions[each.key], "" if versions[each.key] else each.absence())
-            for each in known
+            EndpointInfo(each.key, each.title, version, each.absence() if version is None else "")
+            for each in [*known, *(own for scenario, _ in plan for own in scenario.own_endpoints())]
+            for version in [each.version()]
         ],
     )
     sys.exit(_measure(console, made, plan, present, wanted, rounds, seconds, output.absolute()))
@@ -155,6 +156,7 @@ def _measure(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from tidegate_load.bench.machine import describe_machine
+    from tidegate_load.bench.plot import draw
     from tidegate_load.bench.runner import Runner
     from tidegate_load.bench.stage import BenchError, Stage, need_open_files
     from tidegate_load.bench.table import show
@@ -197,10 +199,13 @@ def _measure(
         show(console, made, [scenario for scenario, _ in plan])
         try:
             made.save(output)
+            for scenario, _ in plan:
+                if scenario.key in made.scenarios():
+                    draw(made, scenario, output.parent)
         except OSError as error:
             click.echo(f"tidegate-bench: the results could not be written: {error}", err=True)
             return status or 1
-        console.print(f"\nResults: {output}", highlight=False, soft_wrap=True)
+        console.print(f"\nResults: {output}, and a picture of each scenario beside it", highlight=False, soft_wrap=True)
     return status or (1 if made.failures else 0)
 
 

@@ -90,9 +90,9 @@ class Run:
         """Names of a scenario's cases, in the order in which they ran."""
         return _unique(each.case for each in self.measurements if each.scenario == scenario)
 
-    def endpoint_keys(self, scenario: str) -> list[str]:
-        """Keys of the endpoints that were measured in a scenario, in the order of `endpoints`."""
-        seen = {each.endpoint for each in self.measurements if each.scenario == scenario}
+    def endpoint_keys(self, scenario: str, case: str | None = None) -> list[str]:
+        """Keys of the endpoints that were measured in a scenario, or in one case of it, in the order of `endpoints`."""
+        seen = {each.endpoint for each in self.measurements if each.scenario == scenario and case in (None, each.case)}
         return [info.key for info in self.endpoints if info.key in seen]
 
     def title(self, endpoint: str) -> str:

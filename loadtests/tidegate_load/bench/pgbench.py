@@ -105,6 +105,21 @@ def measure_window(
     return Window(end - start, latencies, after - before)
 
 
+def window_values(window: Window, running: Running) -> dict[str, float]:
+    """The usual values of a window: `throughput` per second, `p50` and `p99` in ms, `cpu` and `kernel` in µs each."""
+    values = {"throughput": window.per_second, "p50": window.latency(0.5), "p99": window.latency(0.99)}
+    if running.is_pooler:
+        values["cpu"] = window.microseconds(window.usage.cpu)
+        values["kernel"] = window.microseconds(window.usage.kernel)
+    return values
+
+
+def warm_up(stage: Stage, running: Running, mode: str, clients: int) -> None:
+    """A few transactions that nobody looks at. Raises: BenchError."""
+    command = arguments(stage, stage.new_folder("pgbench"), mode=mode, clients=clients)
+    stage.run([*command, "--select-only", "--transactions", "20"], running.parameters)
+
+
 def _wait_for_first_transaction(stage: Stage, program: Program, folder: Path) -> None:
     deadline = time.monotonic() + LOGIN_TIMEOUT
     while not any(path.stat().st_size for path in folder.glob("transactions*")):

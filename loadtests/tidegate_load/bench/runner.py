@@ -19,7 +19,7 @@ Progress = Callable[[str, float], None]
 
 def estimate(plan: Plan, endpoints: Sequence[Endpoint], sizes: Sizes, rounds: int) -> float:
     """About how many seconds a plan takes."""
-    starting, warming = 1.0, 1.5
+    starting, warming = 1.0, 0.3
     total = 10.0
     for scenario, cases in plan:
         for case in cases:
@@ -87,7 +87,7 @@ class Runner:
     def _start(self, scenario: Scenario, case: Case, endpoint: Endpoint) -> Running:
         started = endpoint.start(self._stage, case.setup)
         if started.remark:
-            remark = f"{scenario.name}, {case.name}: {endpoint.title} {started.remark}"
+            remark = f"{scenario.name}: {endpoint.title} {started.remark}"
             if remark not in self._run.remarks:
                 self._run.remarks.append(remark)
         return started

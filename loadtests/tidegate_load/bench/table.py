@@ -25,15 +25,15 @@ def shown_ratio(value: Spread | None) -> str:
 
 def table(run: Run, scenario: Scenario) -> Table:
     """Medians, quartiles, and ratios to the reference, of every case and endpoint."""
-    present = run.endpoint_keys(scenario.key)
-    compared = REFERENCE in present
+    compared = REFERENCE in run.endpoint_keys(scenario.key)
     made = Table(title=scenario.title, title_justify="left", title_style="bold", expand=False)
     for header in ("case", "endpoint"):
         made.add_column(header, no_wrap=header == "endpoint")
-    used = [metric for metric in scenario.metrics if any(metric.key in each.values for each in run.measurements)]
+    used = used_metrics(run, scenario)
     for metric in used:
-        made.add_column(f"{metric.title}\n[{metric.unit}]".replace("[", "\\["), justify="right")
+        made.add_column(f"{metric.title}\n\\[{metric.unit}]" if metric.unit else metric.title, justify="right")
     for case in run.cases(scenario.key):
+        present = run.endpoint_keys(scenario.key, case)
         for number, endpoint in enumerate(present):
             cells = []
             for metric in used:
@@ -41,9 +41,16 @@ def table(run: Run, scenario: Scenario) -> Table:
                 ratio = ""
                 if compared and metric.ratio and endpoint != REFERENCE:
                     ratio = shown_ratio(run.ratio(scenario.key, case, endpoint, metric.key))
-                cells.append(f"{median}{f' ({ratio})' if ratio else ''}\n[dim]{quartiles}[/dim]".rstrip())
+                below = f"\n[dim]{quartiles}[/dim]" if quartiles else ""
+                cells.append(f"{median}{f' ({ratio})' if ratio else ''}{below}")
             made.add_row("" if number else case, run.title(endpoint), *cells, end_section=endpoint == present[-1])
     return made
+
+
+def used_metrics(run: Run, scenario: Scenario) -> list[Metric]:
+    """Those metrics of a scenario that have a value."""
+    seen = {key for each in run.measurements if each.scenario == scenario.key for key in each.values}
+    return [metric for metric in scenario.metrics if metric.key in seen]
 
 
 def show(console: Console, run: Run, scenarios: list[Scenario]) -> None:

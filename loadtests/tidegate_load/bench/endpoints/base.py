@@ -33,14 +33,15 @@ class Setup:
     """How an endpoint is configured: the same words for all of them.
 
     `clients`, the most that will be connected; `tls` between client and pooler; `prepared`, whether clients use
-    protocol-level prepared statements; `pool_mode` is "transaction" or "session".
+    protocol-level prepared statements; `sessions`, whether clients keep state in their sessions, for which poolers that
+    do not carry it run as session pools.
     """
 
     clients: int
     tls: bool = False
     prepared: bool = False
     pool_size: int = 20
-    pool_mode: str = "transaction"
+    sessions: bool = False
 
 
 class Running:

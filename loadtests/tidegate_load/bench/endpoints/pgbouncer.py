@@ -24,15 +24,17 @@ class PgBouncer(PathEndpoint):
         return found is not None and (int(found[1]), int(found[2])) >= (1, 21)
 
     def _pool(self, setup: Setup) -> tuple[str, int]:
-        if setup.prepared and setup.pool_mode == "transaction" and not self._carries_prepared():
+        """Mode and size."""
+        if setup.sessions or (setup.prepared and not self._carries_prepared()):
             return "session", max(setup.pool_size, setup.clients)
-        return setup.pool_mode, setup.pool_size
+        return "transaction", setup.pool_size
 
     def remark(self, setup: Setup) -> str:
         mode, size = self._pool(setup)
-        if (mode, size) == (setup.pool_mode, setup.pool_size):
+        if mode == "transaction":
             return ""
-        return f"cannot carry prepared statements before 1.21, so it ran as a {mode} pool of {size} server connections"
+        why = "session state" if setup.sessions else "prepared statements before 1.21"
+        return f"cannot carry {why}, so it ran as a session pool of {size} server connections"
 
     def configure(self, stage: Stage, setup: Setup, folder: Path, port: int) -> list[str | Path]:
         mode, size = self._pool(setup)

@@ -76,7 +76,6 @@ listen_host = "{HOST}"
 listen_port = {port}
 client_tls = {tls}
 pool_size = {setup.pool_size}
-pool_mode = "{setup.pool_mode}"
 log_level = "warning"
 max_client_connections = {setup.clients + 100}
 

@@ -81,6 +81,10 @@ class Scenario(abc.ABC):
         """Those endpoints that this case makes sense for: PostgreSQL's wheel comes without TLS."""
         return [endpoint for endpoint in present if endpoint.pooler or not (case.only_poolers or case.setup.tls)]
 
+    def own_endpoints(self) -> list[Endpoint]:
+        """What this scenario compares in place of the run's endpoints; none by default."""
+        return []
+
     def warm_up(self, stage: Stage, sizes: Sizes, case: Case, running: Running) -> None:
         """Once per endpoint that is not started anew for each measurement; nothing by default. Raises: BenchError."""
         return

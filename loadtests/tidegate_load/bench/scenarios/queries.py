@@ -6,7 +6,7 @@ from itertools import product
 
 from tidegate_load.bench.endpoints import Running, Setup
 from tidegate_load.bench.measurements import Metric
-from tidegate_load.bench.pgbench import MODES, measure_window
+from tidegate_load.bench.pgbench import MODES, measure_window, warm_up, window_values
 from tidegate_load.bench.scenarios.base import Case, Scenario, Sizes
 from tidegate_load.bench.stage import Stage
 
@@ -39,17 +39,9 @@ class Queries(Scenario):
         return sizes.seconds + 1.5
 
     def measure(self, stage: Stage, sizes: Sizes, case: Case, running: Running) -> dict[str, float]:
-        return self._measure(stage, case, running, sizes.seconds)
+        clients = case.setup.clients
+        window = measure_window(stage, running, mode=str(case.what["mode"]), clients=clients, seconds=sizes.seconds)
+        return window_values(window, running)
 
     def warm_up(self, stage: Stage, sizes: Sizes, case: Case, running: Running) -> None:
-        self._measure(stage, case, running, 0.1)
-
-    @staticmethod
-    def _measure(stage: Stage, case: Case, running: Running, seconds: float) -> dict[str, float]:
-        clients = case.setup.clients
-        window = measure_window(stage, running, mode=str(case.what["mode"]), clients=clients, seconds=seconds)
-        values = {"throughput": window.per_second, "p50": window.latency(0.5), "p99": window.latency(0.99)}
-        if running.is_pooler:
-            values["cpu"] = window.microseconds(window.usage.cpu)
-            values["kernel"] = window.microseconds(window.usage.kernel)
-        return values
+        warm_up(stage, running, str(case.what["mode"]), case.setup.clients)
