@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 import tidegate
 from tidegate.config import SETTINGS, Config, resolve
-from tidegate.settings import Settings
+from tidegate.settings import Setting, Settings
 
+ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:shop-AbCdEf"
 REQUIRED = {"host": "db.example", "dbname": "shop", "user": "orders"}
 
 
@@ -63,6 +65,16 @@ def test_what_is_missing_is_named_with_an_example(name: str) -> None:
         ("TIDEGATE_IDLE_CHECK", "-1"),
         ("TIDEGATE_MARGIN", "nan"),
         ("TIDEGATE_HOST", "one,two"),
+        ("TIDEGATE_AUTH", "iam"),
+        ("TIDEGATE_SECRET_ARN", "shop"),
+        ("TIDEGATE_SECRET_ARN", "arn:aws:s3:::shop"),
+        ("AWS_REGION", "Ireland"),
+        ("TIDEGATE_PROXY_ID", "two words"),
+        ("TIDEGATE_STATEMENT_DEADLINE", "perhaps"),
+        ("TIDEGATE_CLOSE_ABOVE", "0"),
+        ("TIDEGATE_CLOSE_ABOVE", "101"),
+        ("TIDEGATE_RETRY_ATTEMPTS", "1.5"),
+        ("TIDEGATE_RETRY_RATE", "-1"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable_and_an_example(variable: str, value: str) -> None:
@@ -102,7 +114,60 @@ def test_the_password_is_not_in_the_representation_of_anything() -> None:
     assert "hunter2" not in repr(tidegate.Database(config))
 
 
-def test_every_setting_is_a_field_and_an_argument_and_a_row_of_the_readme() -> None:
+def test_every_setting_is_a_field_and_an_argument_and_a_row_of_the_reference() -> None:
     names = [setting.name for setting in SETTINGS]
     assert names == list(Config._fields)
     assert names == list(Settings.__annotations__)
+    page = (Path(__file__).parents[2] / "docs/layer_configuration.md").read_text()
+    rows = [
+        f"| {', '.join(f'`{variable}`' for variable in setting.variables)} | {setting.meaning}"
+        f" | {f'`{setting.default}`' if setting.default is not None else 'required' if setting.required else ''} |"
+        for setting in SETTINGS
+    ]
+    assert "\n".join(rows) in page
+
+
+@pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting.name != "sslrootcert"])
+def test_the_example_of_every_setting_is_a_good_one(setting: Setting) -> None:
+    if setting.name == "secret_arn":
+        settings: dict[str, object] = {"secret_arn": setting.example}
+    elif setting.name == "proxy_id":
+        settings = {**REQUIRED, "auth": "tidegate-iam", "region": "eu-west-1", "proxy_id": setting.example}
+    elif setting.name == "auth":
+        settings = {**REQUIRED, "auth": setting.example, "region": "eu-west-1"}
+    else:
+        settings = {**REQUIRED, setting.name: setting.example}
+    assert getattr(resolve(settings, {}), setting.name) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"auth": "secret"}, "set TIDEGATE_SECRET_ARN"),
+        ({"auth": "rds-iam"}, "set TIDEGATE_REGION"),
+        ({"auth": "tidegate-iam"}, "set TIDEGATE_REGION"),
+        ({"auth": "rds-iam", "region": "eu-west-1", "password": "hunter2"}, "argument password is set"),
+        ({"auth": "password", "secret_arn": ARN}, "TIDEGATE_AUTH=secret"),
+        ({"secret_arn": ARN, "password": "hunter2"}, "TIDEGATE_AUTH=password"),
+        ({"auth": "rds-iam", "region": "eu-west-1", "proxy_id": "p"}, "TIDEGATE_AUTH=tidegate-iam"),
+        ({"auth": "rds-iam", "region": "eu-west-1", "sslmode": "prefer"}, "TIDEGATE_SSLMODE=verify-full"),
+        ({"auth": "tidegate-iam", "region": "eu-west-1", "sslmode": "disable"}, "TIDEGATE_SSLMODE=verify-full"),
+        ({"retries": 3}, "there is no setting 'retries'"),
+    ],
+)
+def test_contradictions_about_logging_in_are_refused_with_a_remedy(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(tidegate.ConfigurationError, match=words) as caught:
+        resolve({**REQUIRED, **settings}, {})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_token_may_go_to_this_machine_without_tls() -> None:
+    for host in ("127.0.0.1", "localhost", "/run/postgresql"):
+        settings = {**REQUIRED, "host": host, "auth": "rds-iam", "region": "eu-west-1", "sslmode": "disable"}
+        assert resolve(settings, {}).sslmode == "disable"
+
+
+def test_a_secret_is_used_where_one_is_named_and_may_say_the_rest() -> None:
+    config = resolve({}, {"TIDEGATE_SECRET_ARN": ARN, "AWS_REGION": "eu-west-1"})
+    assert (config.auth, config.host, config.port, config.dbname, config.user) == ("secret", "", 0, "", "")
+    assert resolve({}, {"TIDEGATE_SECRET_ARN": ARN, "PGHOST": "db.example", "PGPORT": "6432"}).port == 6432
