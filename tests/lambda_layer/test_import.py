@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 LAYER = Path(__file__).parents[2] / "lambda_layer"
 
 # Standard library modules that the layer may import beyond those that psycopg brings. Each costs every cold start.
@@ -42,3 +44,21 @@ def test_nothing_happens_at_import_not_even_with_a_bad_environment() -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(LAYER), "TIDEGATE_PORT": "nonsense"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+SIGN = """
+from tidegate.config import resolve
+from tidegate.passwords import password_source
+config = resolve({"host": "db.example", "dbname": "shop", "user": "orders", "auth": "AUTH", "region": "eu-west-1"}, {})
+import os
+os.environ.update(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret", AWS_SESSION_TOKEN="token")
+assert password_source(config).password()
+"""
+
+
+@pytest.mark.parametrize("auth", ["rds-iam", "tidegate-iam"])
+def test_signing_a_token_takes_hmac_and_hashlib_and_no_http_client_let_alone_an_sdk(auth: str) -> None:
+    program = SIGN.replace("AUTH", auth)
+    added = modules_after(f"exec({program!r})") - modules_after("import tidegate")
+    packages = {name for name in added if name.split(".")[0] != "tidegate"}
+    assert packages <= {"hmac", "hashlib", "_hashlib", "_blake2", "_sha3", "base64", "urllib", "urllib.parse"}
