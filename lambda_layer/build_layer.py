@@ -33,6 +33,9 @@ GLIBCS = ("2_34", "2_28", "2_17")
 BUDGET = 15 * 1024 * 1024
 """Bytes unzipped, in AWS's megabytes, without Powertools."""
 
+# Parts of psycopg that `import psycopg` does not load and few functions do.
+WITHOUT_BYTECODE = ("psycopg/crdb/*", "psycopg/types/hstore", "psycopg/types/shapely", "psycopg/_dns")
+
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 COMPILE = """
@@ -163,6 +166,10 @@ def _compile(root: Path, interpreter: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BuildError(f"{interpreter} could not compile the layer:\n{done.stdout}{done.stderr}")
+    for pattern in WITHOUT_BYTECODE:
+        folder, _, name = pattern.rpartition("/")
+        for path in root.glob(f"{folder}/__pycache__/{name}.*.pyc"):
+            path.unlink()
 
 
 def _zip(root: Path, target: Path) -> None:
