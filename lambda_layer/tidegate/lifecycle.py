@@ -10,11 +10,16 @@ import threading
 import weakref
 from typing import Any, ClassVar, Protocol
 
+from .config import Config
+from .passwords import preload
+
 logger = logging.getLogger("tidegate")
 
 
 class Managed(Protocol):
     """What is told about the life cycle. None of these may raise."""
+
+    config: Config
 
     def before_snapshot(self) -> None:
         """Close every connection: a snapshot is restored many times, and long after."""
@@ -77,8 +82,7 @@ def _install_hooks() -> None:
 def _before_snapshot() -> None:
     for database in list(_State.registered):
         database.before_snapshot()
-    # Imported now, they are part of the snapshot, and no restore has to wait for them.
-    from . import auth, http, secrets  # noqa: F401
+        preload(database.config)
 
 
 def _after_restore() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import Protocol
@@ -148,3 +149,14 @@ def password_source(config: Config) -> PasswordSource:
     if config.auth == PASSWORD:
         return _Static(config)
     return _Secret(config) if config.auth == SECRET else _Token(config)
+
+
+def preload(config: Config) -> None:
+    """Import what the configuration's source will need, so that a snapshot has it and no restore waits for it."""
+    if config.auth == SECRET:
+        from . import http
+
+        with contextlib.suppress(ImportError):
+            import boto3  # noqa: F401
+    elif config.auth != PASSWORD:
+        from . import auth, http  # noqa: F401
