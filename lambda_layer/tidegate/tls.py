@@ -16,7 +16,8 @@ ROOTS = Path(__file__).parent / "roots"
 
 def is_local(host: str) -> bool:
     """Whether `host` is this machine: a socket folder, or an address or name of the loopback interface."""
-    return host.startswith(("/", "@", "127.")) or host in ("localhost", "::1")
+    loopback = host.startswith("127.") and host.replace(".", "").isdigit()
+    return loopback or host.startswith(("/", "@")) or host in ("localhost", "::1")
 
 
 def root_file(host: str, sslmode: str, sslrootcert: str | None, region: str | None) -> str | None:

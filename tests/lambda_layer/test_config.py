@@ -165,6 +165,8 @@ def test_a_token_may_go_to_this_machine_without_tls() -> None:
     for host in ("127.0.0.1", "localhost", "/run/postgresql"):
         settings = {**REQUIRED, "host": host, "auth": "rds-iam", "region": "eu-west-1", "sslmode": "disable"}
         assert resolve(settings, {}).sslmode == "disable"
+    with pytest.raises(tidegate.ConfigurationError, match="contradicts auth=rds-iam"):
+        resolve({**REQUIRED, "host": "127.example", "auth": "rds-iam", "region": "eu-west-1", "sslmode": "disable"}, {})
 
 
 def test_a_secret_is_used_where_one_is_named_and_may_say_the_rest() -> None:
