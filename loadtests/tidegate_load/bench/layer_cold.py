@@ -58,6 +58,10 @@ import tidegate
 db = tidegate.connect()
 with db.connection() as conn:"""
     + _ROW
+    + """
+import sys
+assert "tidegate.signing" in sys.modules, "no token was signed"
+"""
 )
 
 _BOTO3 = (
