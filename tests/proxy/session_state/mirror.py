@@ -45,9 +45,13 @@ VISIBLE = (
 )
 
 
+_END = encode.sync() + encode.query("")
+
+
 @dataclass(frozen=True)
 class Step:
-    """Bytes for the server, and how often that becomes ready for the next query because of them."""
+    """Bytes for the server, and how often that becomes ready for the next query because of them; 0 where that depends
+    on what fails: then an empty query, which is always answered, shows the end."""
 
     text: str
     data: bytes
@@ -81,14 +85,18 @@ class Talk:
 
     def run(self, step: Step) -> list[object]:
         """The answer, without what may differ between two servers."""
-        self.client.send(step.data)
+        self.client.send(step.data if step.readies else step.data + _END)
         return self.answer(step.readies, any_error=step.any_error)
 
     def answer(self, readies: int = 1, *, any_error: bool = False) -> list[object]:
-        """Read up to so many ReadyForQuery; `any_error`: one is as good as another."""
+        """Read up to so many ReadyForQuery, 0 for that behind the first empty query; `any_error`: one is as good as
+        another."""
         answer: list[object] = []
-        while readies:
+        to_the_end = readies == 0
+        while readies or to_the_end:
             kind, body = self.client.read()
+            if to_the_end and kind == "I":
+                to_the_end, readies = False, 1
             if kind == "S":
                 name, value, _ = body.split(b"\0")
                 self.reported[name] = value
@@ -99,7 +107,7 @@ class Talk:
                 answer.append((kind, without_table_ids(body)))
             elif kind != "N":
                 answer.append((kind, body))
-            readies -= kind == "Z"
+            readies -= kind == "Z" and not to_the_end
         return answer
 
 
