@@ -104,7 +104,7 @@ def run(
         raise click.UsageError(f"{missing[0].key}: {missing[0].absence()}")
     made = Run(
         datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        shlex.join(["tidegate-bench", *sys.argv[1:]]),
+        _command(),
         options={"rounds": rounds} | {name: getattr(wanted, name) for name in wanted.__slots__},
         endpoints=[
             EndpointInfo(each.key, each.title, version, each.absence() if version is None else "")
@@ -113,6 +113,21 @@ def run(
         ],
     )
     sys.exit(_measure(console, made, plan, present, wanted, rounds, seconds, output.absolute()))
+
+
+def _command() -> str:
+    """The command that was called, without the place of its results, which is nobody's business."""
+    context = click.get_current_context()
+    words = ["tidegate-bench", "run"]
+    for option in context.command.params:
+        value = context.params[option.name or ""]
+        if option.name == "output" or not value:
+            continue
+        if value is True:
+            words.append(option.opts[0])
+        for each in value if isinstance(value, tuple) else [] if value is True else [value]:
+            words += [option.opts[0], str(each)]
+    return shlex.join(words)
 
 
 def _sizes(quick: bool, given: dict[str, Any]) -> Sizes:
@@ -124,6 +139,7 @@ def _sizes(quick: bool, given: dict[str, Any]) -> Sizes:
 
 def _plan(scenarios: Sequence[str], words: Sequence[str], sizes: Sizes) -> Any:
     from tidegate_load.bench.scenarios import all_scenarios
+    from tidegate_load.bench.targets import words_of
 
     known = all_scenarios()
     for name in scenarios:
@@ -137,17 +153,13 @@ def _plan(scenarios: Sequence[str], words: Sequence[str], sizes: Sizes) -> Any:
         cases = [
             case
             for case in scenario.cases(sizes)
-            if not words or any(set(each.lower().split()) <= _words(case.name) for each in words)
+            if not words or any(set(each.lower().split()) <= words_of(case.name) for each in words)
         ]
         if cases:
             plan.append((scenario, cases))
     if not plan:
         raise click.UsageError("no case has these words; --list shows the cases")
     return plan
-
-
-def _words(name: str) -> set[str]:
-    return set(name.lower().replace(",", " ").split())
 
 
 def _measure(
@@ -207,6 +219,38 @@ def _measure(
             return status or 1
         console.print(f"\nResults: {output}, and a picture of each scenario beside it", highlight=False, soft_wrap=True)
     return status or (1 if made.failures else 0)
+
+
+@main.command()
+@click.argument("file", metavar="JSON", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("docs/performance.md"),
+    show_default=True,
+    help="The page; its pictures go to a folder of the same name beside it.",
+)
+@click.option(
+    "--notes",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("docs/performance_notes.md"),
+    show_default=True,
+    help="Markdown written by hand that the page includes, if the file is there.",
+)
+def page(file: Path, output: Path, notes: Path) -> None:
+    """Write the page on performance from the JSON file of a run.
+
+    Exit status: 0; 1 if a file cannot be read or written.
+    """
+    from tidegate_load.bench.measurements import Run, RunFileError
+    from tidegate_load.bench.page import write_page
+
+    try:
+        write_page(Run.load(file.absolute()), output.absolute(), notes.read_text() if notes.exists() else "")
+    except (RunFileError, OSError) as error:
+        click.echo(f"tidegate-bench: {error}", err=True)
+        sys.exit(1)
+    click.echo(f"Page: {output}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ CLIENT_TIMEOUT = 60.0
 """Seconds after which a client counts as failed."""
 
 _CHECK = 0.2
+_GOODBYE = 5.0  # seconds for closing in order, which TLS takes some for
 
 
 class _Connection(asyncio.Protocol):
@@ -29,7 +30,18 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._upgrade: asyncio.Task[None] | None = None
         self.wake: asyncio.Future[None] = self._loop.create_future()
+        self.gone: asyncio.Future[None] = self._loop.create_future()
         self.answered = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection that has not ended."""
+        return self._transport is not None and not self.gone.done()
+
+    def abort(self) -> None:
+        """End it without a word."""
+        if self._transport is not None and not self.gone.done():
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -69,6 +81,8 @@ class _Connection(asyncio.Protocol):
         self._transport.write(WireClient.startup(USER, DATABASE))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self.gone.done():
+            self.gone.set_result(None)
         self._end(str(exc) if exc else "the server closed the connection")
 
     def _end(self, error: str) -> None:
@@ -115,6 +129,11 @@ class Crowd:
     async def __aexit__(self, *_: object) -> None:
         for connection in self._connections:
             connection.close()
+        waiting = [connection.gone for connection in self._connections if connection.is_open]
+        if waiting:
+            await asyncio.wait(waiting, timeout=_GOODBYE)
+        for connection in self._connections:
+            connection.abort()
         await asyncio.sleep(0)
 
     @property

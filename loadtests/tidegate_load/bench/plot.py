@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ _COLOURS = {
 }
 _WIDTH = 8.6
 _BAR = 0.2  # inches
+_LABEL = 22  # characters
 
 
 def file_name(scenario: Scenario) -> str:
@@ -44,12 +46,12 @@ def draw(run: Run, scenario: Scenario, folder: Path) -> Path:
     columns = 2 if len(metrics) > 1 else 1
     lines = -(-len(metrics) // columns)
     height = lines * (0.75 + _BAR * rows) + 0.7
-    figure = Figure(figsize=(_WIDTH * columns / 2 + 2.4, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=((_WIDTH / 2 + 1.4) * columns, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.subplots(lines, columns, squeeze=False)
     for number, axes in enumerate(grid.flat):
         if number < len(metrics):
-            _panel(axes, run, scenario, metrics[number], labelled=number % columns == 0)
+            _panel(axes, run, scenario, metrics[number], rows)
         else:
             axes.set_axis_off()
     figure.suptitle(scenario.title, fontsize=11.5, fontweight="bold", color=_INK, x=0.01, ha="left")
@@ -60,34 +62,34 @@ def draw(run: Run, scenario: Scenario, folder: Path) -> Path:
     return path
 
 
-def _panel(axes: Any, run: Run, scenario: Scenario, metric: Metric, *, labelled: bool) -> None:
-    position, ticks, names, top = 0, [], [], 0.0
-    texts = []
+def _panel(axes: Any, run: Run, scenario: Scenario, metric: Metric, rows: int) -> None:
+    position, top = 0, 0.0
+    ticks, names, texts = [], [], []
     for case in run.cases(scenario.key):
-        present = run.endpoint_keys(scenario.key, case)
-        ticks.append(position + (len(present) - 1) / 2)
-        names.append(case)
-        for endpoint in present:
-            value = run.spread(scenario.key, case, endpoint, metric.key)
-            if value is not None:
-                errors = [[max(0.0, value.median - value.low)], [max(0.0, value.high - value.median)]]
-                axes.barh(
-                    position,
-                    value.median,
-                    height=0.8,
-                    color=_COLOURS.get(endpoint, _INK),
-                    xerr=errors if value.count > 1 else None,
-                    error_kw={"ecolor": _INK, "elinewidth": 0.9, "capsize": 2},
-                )
-                texts.append((max(value.high, 0.0), position, f"{value.median:,.{metric.digits}f}"))
-                top = max(top, value.high)
+        values = {key: run.spread(scenario.key, case, key, metric.key) for key in run.endpoint_keys(scenario.key, case)}
+        shown = {key: value for key, value in values.items() if value is not None}
+        if not shown:
+            continue
+        ticks.append(position + (len(shown) - 1) / 2)
+        names.append(textwrap.fill(case, _LABEL))
+        for endpoint, value in shown.items():
+            axes.barh(
+                position,
+                value.median,
+                height=0.8,
+                color=_COLOURS.get(endpoint, _INK),
+                xerr=[[value.median - value.low], [value.high - value.median]] if value.count > 1 else None,
+                error_kw={"ecolor": _INK, "elinewidth": 0.9, "capsize": 2},
+            )
+            texts.append((max(value.high, 0.0), position, f"{value.median:,.{metric.digits}f}"))
+            top = max(top, value.high)
             position += 1
         position += 1
     for right, height, text in texts:
         axes.text(right + top * 0.015, height, text, va="center", fontsize=7, color=_INK)
     axes.set_xlim(min(0.0, axes.get_xlim()[0]), top * 1.16 or 1.0)
-    axes.set_ylim(position - 1 + 0.2, -0.8)
-    axes.set_yticks(ticks, names if labelled else [""] * len(names), fontsize=8)
+    axes.set_ylim(rows - 0.8, -0.8)
+    axes.set_yticks(ticks, names, fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
