@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -69,31 +70,48 @@ class Layer(Scenario):
     def measure(self, stage: Stage, sizes: Sizes, case: Case, running: Running) -> dict[str, float]:
         assert isinstance(running, LayerRunning)
         program = running.program + (_WARM.format(count=_INVOCATIONS) if case.what else "")
-        start = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-c", program],
-            env=clean_environment() | running.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                assert process.stdout is not None
-                first = process.stdout.readline()
-                cold = time.perf_counter() - start
-                output, errors = process.communicate(timeout=TIMEOUT)
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode != 0 or first.strip() != "row":
-            raise BenchError((errors.strip() or "it said nothing").splitlines()[-1])
+        cold, output = _run(program, running.environment)
         if not case.what:
             return {"cold": cold * 1e3}
-        _, wall, cpu, packets = output.split()
+        line = next((each for each in output.splitlines() if each.startswith("warm ")), None)
+        if line is None:
+            raise BenchError("the program did not say what its invocations took")
+        _, wall, cpu, packets = line.split()
         return {
             "wall": float(wall) / _INVOCATIONS * 1e6,
             "cpu": float(cpu) / _INVOCATIONS * 1e6,
             "packets": float(packets) / _INVOCATIONS,
         }
+
+
+def _run(program: str, environment: dict[str, str]) -> tuple[float, str]:
+    """Run a program: seconds until it said that it has its row, and what it said after that.
+
+    Other lines may come before: metrics go to standard output, too. Raises: BenchError.
+    """
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=clean_environment() | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        watchdog = threading.Timer(TIMEOUT, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            ready = any(line.strip() == "row" for line in process.stdout)
+            cold = time.perf_counter() - start
+            output, errors = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            watchdog.cancel()
+    if process.returncode != 0 or not ready:
+        last = (errors.strip() or "nothing").splitlines()[-1]
+        raise BenchError(f"the program ended with status {process.returncode} and wrote: {last}")
+    return cold, output
