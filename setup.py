@@ -14,7 +14,19 @@ from setuptools.command.build_ext import build_ext
 
 CORE = Path("proxy/tidegate_proxy/core")
 PACKAGE = "tidegate_proxy.core."
-MODULES = ("client", "server", "prepared", "statements", "watch", "sequences", "session", "suspect")
+MODULES = (
+    "borrowing",
+    "client",
+    "prepared",
+    "scan",
+    "sequences",
+    "server",
+    "session",
+    "statements",
+    "suspect",
+    "transport",
+    "watch",
+)
 
 
 class BuildCore(build_ext):
@@ -28,7 +40,11 @@ class BuildCore(build_ext):
     def copy_extensions_to_source(self) -> None:
         """For an editable installation: put them where the package looks for them."""
         for extension in self.extensions:
-            built = Path(self.build_lib) / Path(*PACKAGE.split(".")) / Path(self.get_ext_filename(extension.name.split(".")[-1]))
+            built = (
+                Path(self.build_lib)
+                / Path(*PACKAGE.split("."))
+                / Path(self.get_ext_filename(extension.name.split(".")[-1]))
+            )
             (CORE / "compiled").mkdir(exist_ok=True)
             self.copy_file(str(built), str(CORE / "compiled" / built.name))
 
@@ -47,12 +63,16 @@ def extensions() -> list[Extension]:
     try:
         from Cython.Build import cythonize
     except ImportError:
-        print("warning: Cython is not installed: the proxy's core will be interpreted", file=sys.stderr)
+        sys.stderr.write("warning: Cython is not installed: the proxy's core will be interpreted\n")
         return []
     sources = []
     for name in MODULES:
         path = CORE / f"{name}.pyx"
-        sources.append(Extension(PACKAGE + name, [str(path if path.exists() else path.with_suffix(".py"))], extra_compile_args=["-O2"]))
+        sources.append(
+            Extension(
+                PACKAGE + name, [str(path if path.exists() else path.with_suffix(".py"))], extra_compile_args=["-O2"]
+            )
+        )
     built: list[Extension] = cythonize(
         sources,
         language_level=3,

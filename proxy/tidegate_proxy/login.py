@@ -112,7 +112,7 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     # From here on the client waits for us: `borrow_timeout` ends that, with an error that says why.
     deadline.reschedule(asyncio.get_running_loop().time() + settings.borrow_timeout + settings.server_connect_timeout)
     session = {name.lower(): value for name, value in (packet.options | packet.parameters).items()}
-    told = await pool.reported_parameters(session)
+    session, told = await pool.begin_session(session)
     parameters = dict(told)
     if stream.lost:
         raise ConnectionResetError("the connection was closed")

@@ -21,5 +21,8 @@ COMPILED: Final = _WANTED != "interpreted" and (_FOLDER / f"client{EXTENSION_SUF
 
 if COMPILED:
     __path__.insert(0, str(_FOLDER))
+    # The compiled modules know each other's types. Wherever an import begins, this one goes first: then each finds what
+    # it needs.
+    import tidegate_proxy.core.client  # noqa: F401
 elif _WANTED == "compiled":
     raise ImportError("TIDEGATE_PROXY_CORE asks for the compiled core, but it was not built: run make build")

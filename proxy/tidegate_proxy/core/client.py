@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from struct import Struct
 from typing import TYPE_CHECKING, Protocol, cast
 
-from tidegate_proxy.core.codes import FROM_CLIENT, MAX_SHORT_MESSAGE, QUERY_AFTER_EXTENDED, SHORT
+from tidegate_proxy.core.codes import (
+    BEGINS,
+    FROM_CLIENT,
+    MAX_SHORT_MESSAGE,
+    NAMES_STATEMENT,
+    QUERY_AFTER_EXTENDED,
+    SHORT,
+)
+from tidegate_proxy.core.look import looks_plain
 from tidegate_proxy.core.prepared import AnswersFirst, ClientStatements
 from tidegate_proxy.core.session import Session
 from tidegate_proxy.core.suspect import is_suspect
@@ -20,16 +27,13 @@ from tidegate_proxy.errors import ClientProtocolError, ProxyError, ShutdownError
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.wire import (
     BIND,
-    CLOSE,
     COPY_DATA,
     COPY_DONE,
     COPY_FAIL,
-    DESCRIBE,
     EXECUTE,
     FLUSH,
     FUNCTION_CALL,
     IDLE,
-    PARSE,
     QUERY,
     SYNC,
     TERMINATE,
@@ -37,9 +41,6 @@ from tidegate_proxy.protocol.wire import (
 
 if TYPE_CHECKING:
     from tidegate_proxy.core.server import ServerConnection
-
-_length_at = Struct(">I").unpack_from
-_pack_length = Struct(">I").pack
 
 HOLD_LIMIT = 1 << 16
 """Bytes that are held for one client while it waits for a server connection or for the rest of a message."""
@@ -51,23 +52,21 @@ MAX_MESSAGE = (1 << 30) - 1
 """PostgreSQL's own limit on a message's length (MaxAllocSize)."""
 
 _READY_IDLE = encode.ready_for_query(IDLE)
-_NAMES_STATEMENT = frozenset({PARSE, BIND, DESCRIBE, CLOSE})
-_OF_NEW_REQUEST = _NAMES_STATEMENT | {QUERY, FUNCTION_CALL}
-_ENDS_COPY = frozenset({COPY_DONE, COPY_FAIL})
-
 # Why a client is not read from: bits of one number.
 _HOLDS_ENOUGH, _SERVER_FULL = 1, 2
 
 
 class ClientOwner(Protocol):
-    """What a client connection asks of its pool.
-
-    `plan_generation` changes whenever plans of statements that were prepared before may be out of date;
-    `pins_sequences`: its clients read currval or lastval in later transactions than those that called nextval.
-    """
+    """What a client connection asks of its pool; `plan_generation` and `pins_sequences`: see Borrowing."""
 
     plan_generation: bytes
     pins_sequences: bool
+
+    def take(self) -> ServerConnection | None:
+        """An idle server connection, if there is one."""
+
+    def is_ready_for(self, server: ServerConnection, client: ClientConnection) -> bool:
+        """Whether `prefix` has nothing to say."""
 
     def acquire(self, client: ClientConnection) -> ServerConnection | None:
         """A server connection now, or None: then `server_granted` or `borrow_failed` is called later."""
@@ -103,7 +102,7 @@ class ClientOwner(Protocol):
         """Something was altered or dropped: plans may be out of date."""
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection:
     """A client connection after its login.
 
     Parameters
@@ -174,6 +173,9 @@ class ClientConnection(asyncio.Protocol):
         """Called by the event loop, or by whoever hands over a transport after the login."""
         self.transport = cast(asyncio.Transport, transport)
 
+    def eof_received(self) -> None:
+        """Nothing more comes: the transport closes."""
+
     # What the client sends
 
     def data_received(self, data: bytes) -> None:
@@ -223,10 +225,12 @@ class ClientConnection(asyncio.Protocol):
                 self._drops = self._drops and self._skip > 0
         while size - pos >= 5:
             kind = data[pos]
-            length = _length_at(data, pos + 1)[0]
+            length = data[pos + 1]
+            length = length << 24 | data[pos + 2] << 16 | data[pos + 3] << 8 | data[pos + 4]
             end = pos + 1 + length
-            too_long = length > MAX_SHORT_MESSAGE and (length > MAX_MESSAGE or kind in SHORT)
-            if too_long or length < 4 or kind not in FROM_CLIENT:
+            traits = FROM_CLIENT[kind]
+            too_long = length > MAX_SHORT_MESSAGE and (length > MAX_MESSAGE or traits & SHORT != 0)
+            if too_long or length < 4 or traits == 0:
                 self._send(server, out, data, start, pos)
                 self._bad_message(kind, length)
                 return
@@ -256,7 +260,7 @@ class ClientConnection(asyncio.Protocol):
                     error, self._doom = self._doom, None
                     self._refuse(data[pos:], error)
                     return
-                server = self.owner.acquire(self)
+                server = self.owner.take() or self.owner.acquire(self)
                 if server is None:
                     self.waiting = True
                     self._hold(data[pos:])
@@ -264,7 +268,7 @@ class ClientConnection(asyncio.Protocol):
                 prefix = self._take(server)
                 if prefix:
                     out.append(prefix)
-            if self.awaits_answers and not self.unsynced and kind in _OF_NEW_REQUEST:
+            if self.awaits_answers and not self.unsynced and traits & BEGINS:
                 if server.owed:
                     self._wait_for_answers(server, out, data, start, pos)
                     return
@@ -272,16 +276,20 @@ class ClientConnection(asyncio.Protocol):
             if kind == QUERY:
                 if end > size and size - pos < HOLD_LIMIT:
                     break
-                text = data[pos + 5 : end - 1] if end <= size else data[pos + 5 :]
                 self.statements.query_sent()
                 server.request += 1
-                if end <= size and not self.keeps_server and is_suspect(text):
+                if end > size:
+                    self.watch.long_query(data[pos + 5 :])
+                    server.owed.append(self.simple(QUERY))
+                elif (
+                    not self.keeps_server
+                    and not looks_plain(data, pos + 5, end - 1)
+                    and is_suspect(data[pos + 5 : end - 1])
+                ):
                     out.append(data[start:pos])
-                    self.watch.query(server, data[pos:end], text, self.statements, out)
+                    self.watch.query(server, data[pos:end], data[pos + 5 : end - 1], self.statements, out)
                     start = end
                 else:
-                    if end > size:
-                        self.watch.long_query(text)
                     server.owed.append(self.simple(QUERY))
                 self.unsynced = self._bound = False
             elif kind == SYNC:
@@ -296,7 +304,7 @@ class ClientConnection(asyncio.Protocol):
                     start = end
                 server.request += 1
                 self.unsynced = self._bound = False
-            elif kind in _NAMES_STATEMENT:
+            elif traits & NAMES_STATEMENT:
                 if end > size and length <= CARRY_LIMIT:
                     self._needed = end - pos
                     break
@@ -325,7 +333,7 @@ class ClientConnection(asyncio.Protocol):
                 server.request += 1
                 self.watch.function_call(data[pos + 5 : pos + 9])
                 self.unsynced = self._bound = False
-            elif kind in _ENDS_COPY:
+            elif kind in (COPY_DONE, COPY_FAIL):
                 # Outside of any request the server drops it without a word.
                 if server.owed or self.unsynced:
                     server.owed.append(COPY_DONE)
@@ -392,6 +400,7 @@ class ClientConnection(asyncio.Protocol):
         """
         self._send(server, [*out, data[start:pos], encode.sync()], b"", 0, 0)
         server.owed.append(FLUSH)
+        server.ends_preparing = True
         server.request += 1
         self.block()
 
@@ -414,7 +423,7 @@ class ClientConnection(asyncio.Protocol):
         return end
 
     def _bad_message(self, kind: int, length: int) -> None:
-        if kind not in FROM_CLIENT:
+        if FROM_CLIENT[kind] == 0:
             self.fail(ClientProtocolError(f"invalid frontend message type {kind}"))
         else:
             self.fail(ClientProtocolError(f"invalid message length {length} for message type 0x{kind:02X}"))
@@ -429,7 +438,7 @@ class ClientConnection(asyncio.Protocol):
             server.transport.pause_reading()
         if server.write_blocked:
             self.server_full(True)
-        return self.owner.prefix(self, server)
+        return b"" if self.owner.is_ready_for(server, self) else self.owner.prefix(self, server)
 
     def server_granted(self, server: ServerConnection) -> None:
         """The wait is over; called by the pool."""
@@ -453,7 +462,7 @@ class ClientConnection(asyncio.Protocol):
         self.deliver(encode.error_response(error, fatal=False))
         if data[0] in (QUERY, FUNCTION_CALL):
             self.deliver(_READY_IDLE)
-            end = 1 + _length_at(data, 1)[0]
+            end = 1 + int.from_bytes(data[1:5], "big")
             rest = self._pass_over(end, len(data))
             data = data[rest:]
         else:

@@ -9,11 +9,33 @@ from tidegate_proxy.protocol import wire
 OF_STATEMENT: Final = ord("S")
 """In Describe and Close: a statement, not a portal."""
 
-FROM_CLIENT: Final = frozenset(b"BCDEFHPQSXdcf")
-"""Every message that a client may send once it is logged in."""
+KNOWN: Final = 1
+"""A client may send it once it is logged in."""
 
-SHORT: Final = frozenset(b"CDEHSXcf")
-"""Those that PostgreSQL allows only few bytes; for more it drops the connection, which here is everybody's."""
+SHORT: Final = 2
+"""PostgreSQL allows it only few bytes; for more it drops the connection, which here is everybody's."""
+
+NAMES_STATEMENT: Final = 4
+
+BEGINS: Final = 8
+"""It may begin a request."""
+
+
+def _client_kinds() -> bytes:
+    kinds = bytearray(256)
+    for kind in b"BCDEFHPQSXdcf":
+        kinds[kind] = KNOWN
+    for kind in b"CDEHSXcf":
+        kinds[kind] |= SHORT
+    for kind in b"PBDC":
+        kinds[kind] |= NAMES_STATEMENT | BEGINS
+    for kind in b"QF":
+        kinds[kind] |= BEGINS
+    return bytes(kinds)
+
+
+FROM_CLIENT: Final = _client_kinds()
+"""What there is to know of each message of a client."""
 
 MAX_SHORT_MESSAGE: Final = 10_000
 """What a length word may say there (PQ_SMALL_MESSAGE_LIMIT in libpq.h)."""
@@ -61,3 +83,7 @@ def _server_kinds() -> bytes:
 FROM_SERVER: Final = _server_kinds()
 """What to do with each message of a server: pass it on unread, or read it. CopyBothResponse is unknown, since
 replication is refused at login."""
+
+READ_TAGS: Final = bytes(letter in b"ACDIM" for letter in range(256))
+"""First letters of the command tags that say something of the session: ALTER, COPY, CREATE, DEALLOCATE, DISCARD, DROP,
+INSERT, MERGE."""

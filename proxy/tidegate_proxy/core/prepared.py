@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.core.by_name import references, renamed
 from tidegate_proxy.core.codes import OF_STATEMENT
+from tidegate_proxy.core.look import find_nul, looks_plain
 from tidegate_proxy.core.statements import (
     NAME_PREFIX,
     CloseToken,
@@ -55,8 +56,6 @@ class ClientStatements:
     Parameters: `watch`, which is told when a statement that may change the session is about to be run.
     """
 
-    __slots__ = ("_fresh", "_named", "_unnamed", "_unnamed_suspicion", "_watch", "unnamed_there")
-
     def __init__(self, watch: SessionWatch) -> None:
         self._watch = watch
         self._named: dict[bytes, Statement] = {}
@@ -83,11 +82,11 @@ class ClientStatements:
         if kind == PARSE:
             return self._parse(server, data, pos, limit, end)
         if kind == BIND:
-            name_at = data.find(0, body, limit) + 1
-            name_end = data.find(0, name_at, limit) if name_at else -1
+            name_at = find_nul(data, body, limit) + 1
+            name_end = find_nul(data, name_at, limit) if name_at else -1
         else:
             name_at = body + 1
-            name_end = data.find(0, name_at, limit)
+            name_end = find_nul(data, name_at, limit)
         if name_end < 0:
             raise ClientProtocolError("invalid string in message")
         if kind != BIND and data[body] != OF_STATEMENT:
@@ -122,8 +121,8 @@ class ClientStatements:
         return (*before, *_renamed(data, pos, limit, end, name_at, name_end, statement.name))
 
     def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> tuple[bytes, ...] | None:
-        name_end = data.find(0, pos + 5, limit)
-        sql_end = data.find(0, name_end + 1, limit) if name_end >= 0 else -1
+        name_end = find_nul(data, pos + 5, limit)
+        sql_end = find_nul(data, name_end + 1, limit) if name_end >= 0 else -1
         if name_end < 0 or (sql_end < 0 and end == limit):
             raise ClientProtocolError("invalid string in message")
         name = data[pos + 5 : name_end]
@@ -139,6 +138,12 @@ class ClientStatements:
         if self._fresh:
             self._see_that_it_is_parsed(server, name)
         body = data[name_end + 1 : end]
+        if not name and looks_plain(data, name_end + 1, sql_end):
+            server.owed.append(ParseToken(None, False, None, (self, self._unnamed, self._unnamed_suspicion)))
+            self._unnamed = body
+            self._unnamed_suspicion = None
+            self.unnamed_there = True
+            return None
         text = data[name_end + 1 : sql_end]
         suspect = is_suspect(text)
         suspicion = self._watch.examine(server, text) if suspect else None
@@ -148,7 +153,7 @@ class ClientStatements:
         if not name:
             out = [before] if before else []
             sent = self.by_server_name(server, text, out, apart=False) if suspect else text
-            server.owed.append(ParseToken(undo=self._unnamed_restorer()))
+            server.owed.append(ParseToken(unnamed=(self, self._unnamed, self._unnamed_suspicion)))
             self._unnamed = body
             self._unnamed_suspicion = suspicion
             self.unnamed_there = True
@@ -253,18 +258,15 @@ class ClientStatements:
         server.prepared[statement.name] = statement
         out.append(_parse_message(statement.name, statement.body))
 
-    def _unnamed_restorer(self) -> Callable[[], None]:
-        body, suspicion = self._unnamed, self._unnamed_suspicion
-
-        def restore() -> None:
-            self._unnamed, self._unnamed_suspicion, self.unnamed_there = body, suspicion, False
-
-        return restore
+    def restore_unnamed(self, body: bytes | None, suspicion: Suspicion | None) -> None:
+        """What took the place of the unnamed statement was refused or passed over."""
+        self._unnamed, self._unnamed_suspicion, self.unnamed_there = body, suspicion, False
 
     def _close_statement(self, server: ServerConnection, name: bytes) -> tuple[bytes, ...] | None:
         statement = self._named.pop(name, None) if name else None
         if statement is None:
-            server.owed.append(CloseToken(undo=None if name else self._unnamed_restorer()))
+            restore = None if name else partial(self.restore_unnamed, self._unnamed, self._unnamed_suspicion)
+            server.owed.append(CloseToken(undo=restore))
             if not name:
                 self._unnamed = None
             return None

@@ -28,8 +28,6 @@ def _nothing(_: InternalQuery) -> None:
 class SequenceUse:
     """What one client has to do with sequences."""
 
-    __slots__ = ("_client", "_server", "_used")
-
     def __init__(self, client: ClientConnection) -> None:
         self._client = client
         # The server process that has what this client's latest nextval returned.
@@ -40,6 +38,8 @@ class SequenceUse:
     def used(self, server: ServerConnection) -> None:
         """An INSERT, MERGE or COPY was run, which may have called nextval."""
         self._server = server.pid
+        if server.last_client in (0, self._client.pid):
+            server.sequences_of = self._client.pid
         self._used = server.sequences_used = True
         if self._client.owner.pins_sequences:
             self._client.watch.pin(SEQUENCE)
@@ -54,8 +54,6 @@ class SequenceUse:
         Parameters: `discard`, also what no INSERT has left there, but a function, say.
         Returns: what goes ahead of the client's first message.
         """
-        if server.sequences_of == 0:
-            server.sequences_of = self._client.pid
         if server.sequences_used:
             discard = server.sequences_of != self._client.pid or self._server != server.pid
         elif server.sequences_of == self._client.pid:

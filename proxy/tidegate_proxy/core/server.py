@@ -10,10 +10,9 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
-from struct import Struct
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
-from tidegate_proxy.core.codes import FORWARDED, FROM_SERVER, QUERY_AFTER_EXTENDED, UNKNOWN
+from tidegate_proxy.core.codes import FORWARDED, FROM_SERVER, QUERY_AFTER_EXTENDED, READ_TAGS, UNKNOWN
 from tidegate_proxy.core.statements import NAME_PREFIX, CloseToken, InternalQuery, ParseToken, Statement
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ServerProtocolError, TargetUnavailableError
 from tidegate_proxy.protocol import decode, encode
@@ -42,8 +41,6 @@ from tidegate_proxy.protocol.wire import (
 if TYPE_CHECKING:
     from tidegate_proxy.core.check import Check
     from tidegate_proxy.core.client import ClientConnection
-
-_length_at = Struct(">I").unpack_from
 
 # A column's name that no client can know: the server's answer to us can't be taken for an answer to anybody else.
 _MARKER = b"tidegate_" + secrets.token_hex(16).encode()
@@ -74,6 +71,9 @@ def _no_transactions() -> ProxyError:
 class ServerOwner(Protocol):
     """What a server connection tells to the pool that owns it."""
 
+    def put_back(self, server: ServerConnection) -> bool:
+        """Take it back if that is simple; False: `server_released` has to."""
+
     def server_released(self, server: ServerConnection) -> None:
         """The transaction is over and the client needs the connection no longer."""
 
@@ -81,7 +81,7 @@ class ServerOwner(Protocol):
         """The connection is gone, whatever the reason."""
 
 
-class ServerConnection(asyncio.Protocol):
+class ServerConnection:
     """A server connection after its login, owned by a pool, held by at most one client at a time.
 
     Parameters
@@ -128,6 +128,8 @@ class ServerConnection(asyncio.Protocol):
         self.generation = 0
         # Session parameters that the proxy has set here, beside the server's own defaults.
         self.applied: dict[str, str] = {}
+        # A Sync of ours is under way that ends the preparing of statements.
+        self.ends_preparing = False
         # Execute messages without an answer, and those of them that a Flush follows, so that their answer will come.
         self.executes = self.flushed = 0
         # The latest ParameterStatus of each parameter.
@@ -154,6 +156,9 @@ class ServerConnection(asyncio.Protocol):
         """Called by the event loop, or by whoever hands over a transport after the login."""
         self.transport = cast(asyncio.Transport, transport)
 
+    def eof_received(self) -> None:
+        """Nothing more comes: the transport closes."""
+
     # What the server sends
 
     def data_received(self, data: bytes) -> None:
@@ -174,7 +179,8 @@ class ServerConnection(asyncio.Protocol):
         owed = self.owed
         while size - pos >= 5:
             kind = data[pos]
-            length = _length_at(data, pos + 1)[0]
+            length = data[pos + 1]
+            length = length << 24 | data[pos + 2] << 16 | data[pos + 3] << 8 | data[pos + 4]
             end = pos + 1 + length
             action = FROM_SERVER[kind]
             if (
@@ -187,6 +193,18 @@ class ServerConnection(asyncio.Protocol):
                     self._skip = end - size
                     pos = size
                     break
+                pos = end
+                continue
+            if (
+                kind == COMMAND_COMPLETE
+                and not (self._internal or self._settling)
+                and (owed or self.client is not None)
+                and 4 < length <= size - pos - 1
+                and not READ_TAGS[data[pos + 5]]
+            ):
+                # What most transactions consist of.
+                if self.executes:
+                    self._execute_ended()
                 pos = end
                 continue
             if action == UNKNOWN or length < 4:
@@ -220,7 +238,11 @@ class ServerConnection(asyncio.Protocol):
                     pos = start = end
                     continue
                 # Everything up to here must be with the client before the connection may go to another one.
-                if not self._internal and self._settling != _LAST_READY and not (FLUSH in owed and self._answers_flush):
+                if (
+                    not self._internal
+                    and self._settling != _LAST_READY
+                    and not (self.ends_preparing and self._answers_flush)
+                ):
                     self._deliver(data if start == 0 and end == size else data[start:end])
                 elif start < pos:
                     self._deliver(data[start:pos])
@@ -264,9 +286,8 @@ class ServerConnection(asyncio.Protocol):
                 self._settling = _LAST_READY
                 return False
             if self.executes:
-                self.executes -= 1
-                self.flushed = max(0, self.flushed - 1)
-            if kind == COMMAND_COMPLETE and body[:1] in b"ACDIM":
+                self._execute_ended()
+            if kind == COMMAND_COMPLETE and body and READ_TAGS[body[0]]:
                 self._read_tag(body)
         elif kind == PARSE_COMPLETE:
             token = self._next_owed()
@@ -298,6 +319,10 @@ class ServerConnection(asyncio.Protocol):
         # Notices, notifications and parameters outside a request come unasked; a connection that nobody holds has
         # nobody to tell.
         return True
+
+    def _execute_ended(self) -> None:
+        self.executes -= 1
+        self.flushed = max(0, self.flushed - 1)
 
     def _read_tag(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
@@ -420,29 +445,38 @@ class ServerConnection(asyncio.Protocol):
                 client.unblock()
             return
         answered = self.uncertain
-        token: object = None
-        skipped: list[ParseToken | CloseToken] = []
+        internal = ends_preparing = False
+        skipped: list[ParseToken | CloseToken] | None = None
         while owed:
             token = owed.popleft()
-            if isinstance(token, (ParseToken, CloseToken)):
-                skipped.append(token)
+            if isinstance(token, int):
+                if token != COPY_DONE:
+                    answered = True
+                    if token == FLUSH:
+                        ends_preparing = True
+                        self.ends_preparing = False
+                    if self.deallocating:
+                        self.deallocating.clear()
+                    break
             elif isinstance(token, InternalQuery):
-                answered = True
+                answered = internal = True
                 if token.reported:
                     self._tell(token.reported)
                 token.answered(token)
                 break
-            elif token != COPY_DONE:
-                answered = True
-                self.deallocating.clear()
-                break
-        if skipped:
+            elif skipped is None:
+                skipped = [token]
+            else:
+                skipped.append(token)
+        if skipped is not None:
             self._undo(skipped)
-        while owed and owed[0] == COPY_DONE:
-            owed.popleft()
-        self._internal = bool(owed) and isinstance(owed[0], InternalQuery)
+        self._internal = False
+        if owed:
+            while owed and owed[0] == COPY_DONE:
+                owed.popleft()
+            self._internal = bool(owed) and isinstance(owed[0], InternalQuery)
         client = self.client
-        if token == FLUSH and client is not None:
+        if ends_preparing and client is not None:
             client.prepared(failed=failed)
             self._all_answered(True)
             # After an error the client goes on only without a server connection: `release_if_done` unblocks it.
@@ -451,7 +485,7 @@ class ServerConnection(asyncio.Protocol):
         elif not answered:
             self._violation(READY_FOR_QUERY)
         elif not owed or (self.uncertain and self.client is not None):
-            self._all_answered(isinstance(token, InternalQuery))
+            self._all_answered(internal)
         client = self.client
         if client is not None and client.waits_for_answers and not self._settling:
             client.unblock()
@@ -492,6 +526,9 @@ class ServerConnection(asyncio.Protocol):
                 self.unconfirmed.pop(token.statement.name, None)
             if token.undo is not None:
                 token.undo()
+            elif isinstance(token, ParseToken) and token.unnamed is not None:
+                statements, body, suspicion = token.unnamed
+                statements.restore_unnamed(body, suspicion)
 
     def _all_answered(self, internal: bool) -> None:
         self._copy_syncs_dropped = False
@@ -512,7 +549,7 @@ class ServerConnection(asyncio.Protocol):
             if self.stray_names and self.status == IDLE:
                 self._close_strays()
                 return
-            check = client.watch.next_check(something_ran=not internal) if self.status == IDLE else None
+            check = client.watch.next_check(not internal) if self.status == IDLE else None
             if check is not None:
                 self.ask(client, check)
                 self.transport.write(encode.query(check.sql()))
@@ -605,7 +642,8 @@ class ServerConnection(asyncio.Protocol):
         if client.write_blocked:
             self.transport.resume_reading()
         client.server_detached()
-        self.owner.server_released(self)
+        if not self.owner.put_back(self):
+            self.owner.server_released(self)
         client.unblock()
 
     def abandon(self) -> None:

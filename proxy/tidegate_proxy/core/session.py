@@ -44,22 +44,6 @@ class Session:
     `parameters` is never changed in place: server connections remember which one they were given.
     """
 
-    __slots__ = (
-        "_ask",
-        "_asked",
-        "_context",
-        "_kept",
-        "_reset",
-        "_reset_all",
-        "_set",
-        "_unanswered",
-        "always_ask",
-        "failed",
-        "parameters",
-        "pins",
-        "startup",
-    )
-
     def __init__(self, startup: dict[str, str], *, always_ask: bool = False) -> None:
         self.startup = startup
         self.parameters = startup
@@ -76,7 +60,7 @@ class Session:
         self._kept: set[str] = set()
         self._reset: set[str] = set()
         self._reset_all = False
-        self._asked = True
+        self.asked = True
         self._unanswered = 0
         self._context: bytes | None = None
 
@@ -91,18 +75,18 @@ class Session:
     @property
     def unsettled(self) -> bool:
         """Whether more may be left on the server connection than the carried parameters."""
-        return bool(self.pins) or not self._asked or self._unanswered > 0 or self.always_ask
+        return bool(self.pins) or not self.asked or self._unanswered > 0 or self.always_ask
 
     @property
     def is_known(self) -> bool:
         """Whether the carried parameters are all that gives a statement's text its meaning at the beginning of a
         transaction."""
-        return self._asked and self._unanswered == 0 and self.pins.isdisjoint(_OF_MEANING)
+        return self.asked and self._unanswered == 0 and self.pins.isdisjoint(_OF_MEANING)
 
     def note(self, suspicion: Suspicion) -> set[str]:
         """A statement that may change the session is on its way. Returns: the pins that are new."""
-        if self._asked:
-            self._asked = False
+        if self.asked:
+            self.asked = False
             self.failed = False
         self._ask |= suspicion.ask
         self._set |= suspicion.names
@@ -122,7 +106,7 @@ class Session:
     def something_ran(self) -> None:
         """A transaction has ended that may have ended what pins the client."""
         if self.pins or self.always_ask:
-            self._asked = False
+            self.asked = False
 
     def next_check(self, applied: Mapping[str, str], *, in_advance: bool = False) -> Check | None:
         """What the server should be asked now, or None.
@@ -130,9 +114,9 @@ class Session:
         Parameters: `applied`, what the proxy has set on it; `in_advance`, the question goes right behind a single
         statement that has not been run yet.
         """
-        if self._asked:
+        if self.asked:
             return None
-        self._asked = True
+        self.asked = True
         kinds = set(ASKED) if self.always_ask else (self._ask | self.pins) & set(ASKED)
         names = self._set | self._reset | self._kept
         if self._reset_all:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
+    from tidegate_proxy.core.prepared import ClientStatements
     from tidegate_proxy.core.suspect import Suspicion
 
 NAME_PREFIX = b"tidegate_"
@@ -64,23 +65,25 @@ class ParseToken:
     """A ParseComplete that is owed.
 
     `statement` is what the server will then have (None when it had it already, or for one that it shall not keep);
-    `undo` is called if the server refuses or skips it; `swallow` keeps the response from the client.
+    `undo` is called if the server refuses or skips it, or the unnamed statement restored as in `unnamed`: whose it is,
+    its body and what it may change; `swallow` keeps the response from the client.
     """
 
-    __slots__ = ("statement", "swallow", "undo")
-
     def __init__(
-        self, statement: Statement | None = None, *, swallow: bool = False, undo: Callable[[], None] | None = None
+        self,
+        statement: Statement | None = None,
+        swallow: bool = False,
+        undo: Callable[[], None] | None = None,
+        unnamed: tuple[ClientStatements, bytes | None, Suspicion | None] | None = None,
     ) -> None:
         self.statement = statement
         self.swallow = swallow
         self.undo = undo
+        self.unnamed = unnamed
 
 
 class CloseToken:
     """A CloseComplete that is owed; `undo` and `swallow` as with ParseToken."""
-
-    __slots__ = ("swallow", "undo")
 
     def __init__(self, *, swallow: bool = False, undo: Callable[[], None] | None = None) -> None:
         self.swallow = swallow
@@ -93,8 +96,6 @@ class InternalQuery:
     `rows` are text values; `error` the fields of an ErrorResponse; `reported` the names that came in ParameterStatus.
     `answered` is called at its ReadyForQuery.
     """
-
-    __slots__ = ("answered", "error", "reported", "rows")
 
     def __init__(self, answered: Callable[[InternalQuery], None]) -> None:
         self.rows: list[list[bytes | None]] = []

@@ -51,17 +51,6 @@ class SessionWatch:
     Parameters: `client`, and its `session`.
     """
 
-    __slots__ = (
-        "_client",
-        "_defaults_changed",
-        "_meaning_changed",
-        "_scanned",
-        "restoring",
-        "schema_changed",
-        "sequences",
-        "session",
-    )
-
     def __init__(self, client: ClientConnection, session: Session) -> None:
         self._client = client
         self.session = session
@@ -199,7 +188,7 @@ class SessionWatch:
 
     # When they are answered
 
-    def next_check(self, *, something_ran: bool) -> Check | None:
+    def next_check(self, something_ran: bool) -> Check | None:
         """What the server should be asked about the session now that no transaction is open, or None."""
         if self._client.keeps_server or self._client.server is None:
             return None
@@ -213,7 +202,7 @@ class SessionWatch:
         self.sequences.transaction_ended()
         if something_ran:
             self.session.something_ran()
-        return self.session.next_check(self._client.server.applied)
+        return None if self.session.asked else self.session.next_check(self._client.server.applied)
 
     def checked(self, server: ServerConnection, check: Check, query: InternalQuery) -> None:
         """The server's answer."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tidegate_proxy.errors import ClientProtocolError
 from tidegate_proxy.net.stream import Stream
+from tidegate_proxy.net.transport import over_tls, plain, start_tls
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.startup import (
     CancelRequest,
@@ -36,19 +37,16 @@ async def open_stream(connection: socket.socket, tls: ServerTLS | None, handshak
     Parameters: `tls`, None to refuse it; `handshake_timeout`, seconds for TLS.
     Raises: ClientProtocolError, ConnectionError, ssl.SSLError. The socket is closed then.
     """
-    loop = asyncio.get_running_loop()
     stream = Stream(ClientProtocolError)
     try:
         direct = await _first_byte(connection) == _TLS_HANDSHAKE
         if direct and tls is None:
             raise ConnectionAbortedError("a TLS handshake, but TLS is off")
         if direct and tls is not None:
-            await loop.connect_accepted_socket(
-                lambda: stream, connection, ssl=tls.context, ssl_handshake_timeout=handshake_timeout
-            )
+            await over_tls(connection, stream, tls.context, handshake_timeout)
             stream.channel_binding = tls.channel_binding
         else:
-            await loop.connect_accepted_socket(lambda: stream, connection)
+            await plain(connection, stream)
     except BaseException:
         connection.close()
         raise
@@ -86,11 +84,9 @@ async def read_first_packet(
                 # Bytes from before TLS could be anybody's (CVE-2021-23214).
                 raise ClientProtocolError("received unencrypted data after SSL request")
             stream.write(b"S")
-            transport = await asyncio.get_running_loop().start_tls(
-                stream.transport, stream, tls.context, server_side=True, ssl_handshake_timeout=handshake_timeout
+            await start_tls(
+                stream.transport, stream, tls.context, server_side=True, handshake_timeout=handshake_timeout
             )
-            assert transport is not None
-            stream.connection_made(transport)
             stream.channel_binding = tls.channel_binding
     raise ClientProtocolError("a session or a cancel request was expected")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
+import os
 import ssl
 
 from tidegate_proxy.core.server import ServerConnection, ServerOwner
 from tidegate_proxy.errors import ProxyError, ServerProtocolError, TargetTLSError, TargetUnavailableError
 from tidegate_proxy.net.stream import Stream
+from tidegate_proxy.net.transport import connect, plain, start_tls
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.login_server import Welcome, login_server
 from tidegate_proxy.settings import DatabaseSettings, is_loopback
@@ -81,7 +82,7 @@ class Connector:
         except ssl.SSLError as error:
             raise self._unavailable(f"TLS failed: {error.reason or error}") from error
         except OSError as error:
-            raise self._unavailable(error.strerror or str(error)) from error
+            raise self._unavailable(os.strerror(error.errno) if error.errno else str(error)) from error
         server = ServerConnection(owner, welcome.pid, welcome.key, loop.time())
         stream.hand_over(server)
         return server, welcome
@@ -110,13 +111,9 @@ class Connector:
             server.tainted = server.tainted or sent
 
     async def _open(self) -> Stream:
-        loop = asyncio.get_running_loop()
         stream = Stream(ServerProtocolError)
-        transport, _ = await loop.create_connection(lambda: stream, self._database.host, self._database.port)
+        transport = await plain(await connect(self._database.host, self._database.port), stream)
         try:
-            raw: socket.socket = transport.get_extra_info("socket")
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if self._tls is not None:
                 await self._start_tls(stream, self._tls)
         except BaseException:
@@ -135,11 +132,9 @@ class Connector:
         if stream.pending:
             # Bytes from before TLS could be anybody's (CVE-2021-23222).
             raise ServerProtocolError(f"{self.target} sent data before TLS was up")
-        transport = await asyncio.get_running_loop().start_tls(
-            stream.transport, stream, context, server_hostname=self._database.host
+        transport = await start_tls(
+            stream.transport, stream, context, server_side=False, server_hostname=self._database.host
         )
-        assert transport is not None
-        stream.connection_made(transport)
         certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         if certificate:
             try:

@@ -6,6 +6,7 @@ import asyncio
 from typing import cast
 
 from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.net.transport import Receiver
 from tidegate_proxy.protocol import wire
 
 _READ_AHEAD = 1 << 16
@@ -99,9 +100,9 @@ class Stream(asyncio.Protocol):
         """Whether bytes have come that nobody has read."""
         return bool(self._buffer)
 
-    def hand_over(self, protocol: asyncio.Protocol) -> None:
+    def hand_over(self, protocol: Receiver) -> None:
         """Let `protocol` have the connection from here on, with the bytes that were read ahead."""
-        self.transport.set_protocol(protocol)
+        self.transport.set_protocol(cast(asyncio.Protocol, protocol))
         protocol.connection_made(self.transport)
         if self._lost is not None:
             protocol.connection_lost(self._lost)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from tidegate_proxy.core.borrowing import MAX_PREPARED, Borrowing
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.core.statements import InternalQuery
@@ -27,9 +28,6 @@ from tidegate_proxy.protocol.wire import IDLE
 from tidegate_proxy.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-MAX_PREPARED = 200
-"""Statements that stay prepared on one server connection; PgBouncer's max_prepared_statements has the same default."""
 
 MAX_SESSIONS = 1000
 """Different sets of session parameters whose effect is remembered."""
@@ -64,7 +62,7 @@ class _FutureWaiter:
             self.future.set_exception(error)
 
 
-class Pool:
+class Pool(Borrowing):
     """The server connections of one (database, user).
 
     Parameters
@@ -86,6 +84,7 @@ class Pool:
         client_lost: Callable[[ClientConnection], None],
         defaults_changed: Callable[[], None],
     ) -> None:
+        super().__init__()
         self.database = database
         self.user = user
         self.name = f"{database}/{user}"
@@ -97,21 +96,18 @@ class Pool:
         self._defaults_changed = defaults_changed
         self._loop = asyncio.get_running_loop()
         self._servers: set[ServerConnection] = set()
-        self._idle: list[ServerConnection] = []
         self._waiting: dict[Waiter, asyncio.TimerHandle] = {}
         self._opening = 0
         self._failures = 0
         self._last_error: ProxyError | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sessions: dict[tuple[tuple[str, str], ...], dict[bytes, bytes]] = {}
+        self._sessions: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], dict[bytes, bytes]]] = {}
         self._welcome: dict[bytes, bytes] = {}
         self._closed = False
-        self._generation = 0
-        self.plan_generation = b""
         self._plan_generations = 0
-        self._reads_sequences = False
-        self.pins_sequences = False
+        self.always_prefixed = self._asks_always
+        self.now = self._loop.time()
         # How often clients were pinned, by reason.
         self.pins: Counter[str] = Counter()
 
@@ -119,8 +115,10 @@ class Pool:
 
     def acquire(self, waiter: Waiter) -> ServerConnection | None:
         """A server connection now, or None: then `server_granted` or `borrow_failed` of `waiter` is called later."""
-        if self._idle and not self._waiting:
-            return self._idle.pop()
+        server = self.take()
+        if server is not None:
+            return server
+        self.busy = True
         self._waiting[waiter] = self._loop.call_later(self._settings.borrow_timeout, self._timed_out, waiter)
         self._open_more()
         return None
@@ -130,9 +128,14 @@ class Pool:
         timer = self._waiting.pop(waiter, None)
         if timer is not None:
             timer.cancel()
+            self._no_longer_waiting()
+
+    def _no_longer_waiting(self) -> None:
+        self.busy = self._closed or bool(self._waiting)
 
     def _timed_out(self, waiter: Waiter) -> None:
         del self._waiting[waiter]
+        self._no_longer_waiting()
         waiter.borrow_failed(
             BorrowTimeoutError(
                 f'no server connection became free within "borrow_timeout" ({self._settings.borrow_timeout:g} s)',
@@ -142,22 +145,16 @@ class Pool:
 
     def server_released(self, server: ServerConnection) -> None:
         """A clean connection comes back: to whoever waits longest, else to the idle ones."""
-        now = self._loop.time()
-        if (
-            self._closed
-            or server.tainted
-            or not server.reusable
-            or server.generation != self._generation
-            or planner.is_worn_out(now=now, created=server.created, lifetime=self._settings.server_lifetime)
-        ):
+        if not server.reusable:
             self._retire(server)
-            return
-        server.idle_since = now
-        for waiter in self._waiting:
+        elif not self.put_back(server):
+            if self._closed or server.tainted or server.generation != self.generation:
+                self._retire(server)
+                return
+            waiter = next(iter(self._waiting))
             self._waiting.pop(waiter).cancel()
+            self._no_longer_waiting()
             waiter.server_granted(server)
-            return
-        self._idle.append(server)
 
     def _retire(self, server: ServerConnection) -> None:
         self._servers.discard(server)
@@ -167,8 +164,8 @@ class Pool:
     def server_lost(self, server: ServerConnection) -> None:
         """A server connection is gone."""
         self._servers.discard(server)
-        if server in self._idle:
-            self._idle.remove(server)
+        if server in self.idle:
+            self.idle.remove(server)
         if not self._closed:
             self._open_more()
 
@@ -188,7 +185,7 @@ class Pool:
             self._start(self._open())
 
     async def _open(self) -> None:
-        generation = self._generation
+        generation = self.generation
         try:
             server, welcome = await self._connector.connect(self)
             if server.closing:
@@ -233,10 +230,11 @@ class Pool:
 
     # Sessions
 
-    async def reported_parameters(self, session: dict[str, str]) -> dict[bytes, bytes]:
-        """What a server reports (ParameterStatus) to a client that asked for these session parameters at its login.
+    async def begin_session(self, session: dict[str, str]) -> tuple[dict[str, str], dict[bytes, bytes]]:
+        """Begin a session with parameters that a client asked for at its login.
 
-        The server itself is asked, once for each different set.
+        The server itself is asked, once for each different set, what it reports then.
+        Returns: the parameters, the same object for all clients of the same; and each ParameterStatus.
         Raises: TargetRefusedError when it does not accept one; what `acquire` may fail with.
         """
         key = tuple(sorted(session.items()))
@@ -246,19 +244,19 @@ class Pool:
         while True:
             server = await self._borrow()
             try:
-                known = await self._try_session(server, session)
+                reported = await self._try_session(server, session)
             except BaseException:
                 # Whatever state it is in, nobody else shall find out.
                 server.fail(ShutdownError())
                 raise
-            if known is not None:
+            if reported is not None:
                 self.server_released(server)
                 break
             # It has a parameter of an earlier client that does not go away.
             server.fail(ShutdownError())
         while len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
-        self._sessions[key] = known
+        known = self._sessions[key] = (session, reported)
         return known
 
     async def _borrow(self) -> ServerConnection:
@@ -301,6 +299,8 @@ class Pool:
 
     def prefix(self, client: ClientConnection, server: ServerConnection) -> bytes:
         """Messages that make the server's session the client's own, to be sent ahead of the client's first one."""
+        if self.is_ready_for(server, client):
+            return b""
         messages = b""
         surplus = list(server.prepared)[: max(0, len(server.prepared) - MAX_PREPARED)]
         if surplus:
@@ -314,11 +314,10 @@ class Pool:
             messages += _RESET_ALL
             server.begin_internal(lambda _: None)
             server.applied = {}
-        messages += client.watch.sequences.borrowed(server, discard=self._reads_sequences or self._asks_always)
+        messages += client.watch.sequences.borrowed(server, discard=self.always_prefixed)
         parameters = client.session.parameters
         if server.applied != parameters:
             messages += encode.query(changes(server.applied, parameters))
-            server.applied = parameters
 
             def applied(query: InternalQuery) -> None:
                 if query.error is not None:
@@ -326,6 +325,8 @@ class Pool:
                     server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
 
             server.begin_internal(applied)
+        # So that the next look need not compare them.
+        server.applied = parameters
         return messages
 
     # Clients
@@ -341,7 +342,7 @@ class Pool:
 
     def sequences_are_read(self, client: ClientConnection) -> None:
         """A client uses currval or lastval: from now on, none may see what another's nextval left."""
-        self._reads_sequences = True
+        self.always_prefixed = True
 
     def defaults_changed(self) -> None:
         """Parameters of a role or a database were changed for sessions to come, so none may begin on an old server
@@ -356,9 +357,9 @@ class Pool:
 
     def renew(self) -> None:
         """Replace every server connection when it is next free."""
-        self._generation += 1
-        for server in [*self._idle]:
-            self._idle.remove(server)
+        self.generation += 1
+        for server in [*self.idle]:
+            self.idle.remove(server)
             self._retire(server)
 
     def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:
@@ -412,14 +413,15 @@ class Pool:
 
     def sweep(self) -> None:
         """Close what has been idle for too long; called every second."""
-        now = self._loop.time()
-        for server in [*self._idle]:
-            if planner.is_worn_out(
-                now=now, created=server.created, lifetime=self._settings.server_lifetime
-            ) or planner.idle_for_too_long(
+        self.now = now = self._loop.time()
+        for server in self._servers:
+            if planner.is_worn_out(now=now, created=server.created, lifetime=self._settings.server_lifetime):
+                server.tainted = True
+        for server in [*self.idle]:
+            if server.tainted or planner.idle_for_too_long(
                 now=now, idle_since=server.idle_since, idle_timeout=self._settings.server_idle_timeout
             ):
-                self._idle.remove(server)
+                self.idle.remove(server)
                 self._retire(server)
         timeout = self._settings.idle_transaction_timeout
         for server in [*self._servers]:
@@ -444,15 +446,15 @@ class Pool:
 
     async def close(self) -> None:
         """Close every server connection; whoever still holds one has been told."""
-        self._closed = True
+        self._closed = self.busy = True
         if self._retry is not None:
             self._retry.cancel()
         for waiter in list(self._waiting):
             self.give_up(waiter)
             waiter.borrow_failed(ShutdownError())
-        for server in [*self._idle]:
+        for server in [*self.idle]:
             self._retire(server)
-        self._idle.clear()
+        self.idle.clear()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=self._settings.server_reset_timeout + 1)
             for task in late:

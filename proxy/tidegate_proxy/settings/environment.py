@@ -41,6 +41,9 @@ OF_THE_LAYER = frozenset(
 )
 """Variables of the Lambda layer, which may be set where the proxy is started; they say nothing to the proxy."""
 
+OF_THE_BUILD = "TIDEGATE_PROXY_CORE"
+"""Chooses the compiled or the interpreted core (see `tidegate_proxy.core`), no setting of the proxy."""
+
 
 def variable_of(location: Location) -> str:
     """The variable that sets the key at `location`."""
@@ -60,7 +63,7 @@ def read_environment(environment: Mapping[str, str]) -> dict[Location, tuple[str
     """
     found = {}
     for variable in sorted(environment):
-        if variable.startswith(PREFIX) and variable not in OF_THE_LAYER:
+        if variable.startswith(PREFIX) and variable not in OF_THE_LAYER and variable != OF_THE_BUILD:
             location = tuple(variable.removeprefix(PREFIX).lower().split(DELIMITER))
             found[location] = (variable, _value(variable, location, environment[variable]))
     return dict(sorted(found.items(), key=lambda item: len(item[0])))

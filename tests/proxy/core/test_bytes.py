@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.rawclient import bind, describe, execute, parse
 
+from tidegate_proxy.core.borrowing import Borrowing
 from tidegate_proxy.core.client import HOLD_LIMIT, ClientConnection
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.core.session import Session
@@ -58,17 +59,15 @@ class Transport:
         return data
 
 
-class Owner:
+class Owner(Borrowing):
     """A pool with one server connection."""
 
-    plan_generation = b""
-    pins_sequences = False
-
     def __init__(self) -> None:
+        super().__init__()
         self.server = ServerConnection(self, 1, b"key!", 0.0)
         self.to_server = Transport()
         self.server.connection_made(cast(asyncio.Transport, self.to_server))
-        self.free = True
+        self.idle = [self.server]
         self.waiting: list[ClientConnection] = []
         self.events: list[str] = []
 
@@ -79,9 +78,8 @@ class Owner:
         return client, transport
 
     def acquire(self, client: ClientConnection) -> ServerConnection | None:
-        if self.free:
-            self.free = False
-            return self.server
+        if self.idle:
+            return self.idle.pop()
         self.waiting.append(client)
         return None
 
@@ -115,12 +113,12 @@ class Owner:
     async def cancel(self, client: ClientConnection) -> None:
         raise AssertionError
 
-    def server_released(self, server: ServerConnection) -> None:
+    def put_back(self, server: ServerConnection) -> bool:
         self.events.append("released")
-        if self.waiting:
-            self.waiting.pop(0).server_granted(server)
-        else:
-            self.free = True
+        return not self.waiting and super().put_back(server)
+
+    def server_released(self, server: ServerConnection) -> None:
+        self.waiting.pop(0).server_granted(server)
 
     def server_lost(self, server: ServerConnection) -> None:
         self.events.append("server lost")
@@ -277,14 +275,14 @@ def test_an_unfinished_message_takes_no_server_connection() -> None:
     owner = Owner()
     client, _ = owner.client()
     client.data_received(encode.query("SELECT 1")[:-1])
-    assert owner.free
+    assert owner.idle
     client.data_received(encode.query("SELECT 1")[-1:])
-    assert not owner.free
+    assert not owner.idle
 
 
 def test_a_waiting_client_is_read_from_up_to_a_limit() -> None:
     owner = Owner()
-    owner.free = False
+    owner.idle.clear()
     client, transport = owner.client()
     client.data_received(encode.query("SELECT 1"))
     assert transport.paused == 0
@@ -294,7 +292,7 @@ def test_a_waiting_client_is_read_from_up_to_a_limit() -> None:
 
 def test_a_failed_wait_answers_one_request_and_leaves_the_rest() -> None:
     owner = Owner()
-    owner.free = False
+    owner.idle.clear()
     client, transport = owner.client()
     client.data_received(encode.query("SELECT 1") + encode.query("SELECT 2"))
     owner.waiting.clear()
@@ -309,13 +307,13 @@ def test_a_failed_wait_answers_one_request_and_leaves_the_rest() -> None:
 
 def test_a_failed_wait_skips_an_extended_request_up_to_its_sync() -> None:
     owner = Owner()
-    owner.free = False
+    owner.idle.clear()
     client, transport = owner.client()
     client.data_received(parse(b"s", b"SELECT 1") + bind(b"", b"s"))
     owner.waiting.clear()
     client.borrow_failed(BorrowTimeoutError())
     transport.take()
-    owner.free = True
+    owner.idle.append(owner.server)
     client.data_received(execute() + encode.sync() + bind(b"", b"s") + encode.sync())
     assert transport.take() == IDLE
     assert owner.to_server.take() == bind(b"", b"s") + encode.sync()
@@ -332,7 +330,7 @@ def test_a_slow_client_slows_its_server_and_only_while_it_holds_it() -> None:
     client.pause_writing()
     owner.server.data_received(DONE + IDLE)
     assert owner.to_server.paused == 0
-    assert owner.free
+    assert owner.idle
 
 
 def test_a_slow_server_slows_its_client() -> None:
@@ -354,7 +352,7 @@ def test_a_large_message_is_passed_on_as_it_comes() -> None:
         owner.server.data_received(row[at : at + 65_536])
         assert to_client.take() == row[at : at + 65_536]
     owner.server.data_received(DONE + IDLE)
-    assert owner.free
+    assert owner.idle
 
 
 def test_a_client_that_goes_in_mid_message_leaves_a_connection_that_nobody_may_have() -> None:

@@ -172,8 +172,8 @@ def test_a_server_connection_that_is_old_is_replaced_when_it_is_free(start_proxy
     with RawClient(proxy.parameters) as client:
         client.query("BEGIN")
         pid = value(client, "SELECT pg_backend_pid()")
-        value(client, "SELECT pg_sleep(0.6)")
+        value(client, "SELECT pg_sleep(1.6)")
         assert value(client, "SELECT pg_backend_pid()") == pid
         client.query("COMMIT")
-        assert value(client, "SELECT pg_backend_pid()") != pid
+        eventually(lambda: value(client, "SELECT pg_backend_pid()") != pid)
         assert len(proxy.server_pids()) == 1

@@ -164,7 +164,7 @@ def test_set_by_the_extended_protocol_and_by_a_prepared_statement(one: Conn, two
 
 
 def test_a_computed_name_pins(narrow_proxy: ProxyProcess, one: Conn, two: Conn) -> None:
-    one.execute("SELECT set_config(%s, %s, false)", ["work_mem", "1234kB"])
+    one.execute("SELECT set_config('work' || %s, %s, false)", ["_mem", "1234kB"])
     assert "parameter whose name is computed" in narrow_proxy.log
     assert show(one, "work_mem") == "1234kB"
     one.close()

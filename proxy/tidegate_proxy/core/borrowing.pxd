@@ -1,0 +1,16 @@
+from tidegate_proxy.core.client cimport ClientConnection
+from tidegate_proxy.core.server cimport ServerConnection
+
+
+cdef class Borrowing:
+    cdef public list idle
+    cdef public bint busy
+    cdef public double now
+    cdef public long generation
+    cdef public bytes plan_generation
+    cdef public bint pins_sequences
+    cdef public bint always_prefixed
+
+    cpdef ServerConnection take(self)
+    cpdef bint put_back(self, ServerConnection server) except *
+    cpdef bint is_ready_for(self, ServerConnection server, ClientConnection client) except *

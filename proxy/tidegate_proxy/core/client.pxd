@@ -1,0 +1,62 @@
+cimport cython
+
+from tidegate_proxy.core.borrowing cimport Borrowing
+from tidegate_proxy.core.prepared cimport ClientStatements
+from tidegate_proxy.core.server cimport ServerConnection
+from tidegate_proxy.core.session cimport Session
+from tidegate_proxy.core.watch cimport SessionWatch
+
+cdef int COPY_DATA, COPY_DONE, COPY_FAIL, BIND, EXECUTE, FLUSH, FUNCTION_CALL, IDLE, QUERY, SYNC, TERMINATE
+cdef int BEGINS, NAMES_STATEMENT, SHORT, QUERY_AFTER_EXTENDED, _HOLDS_ENOUGH, _SERVER_FULL
+cdef Py_ssize_t MAX_SHORT_MESSAGE
+cdef bytes FROM_CLIENT
+
+
+cdef class ClientConnection:
+    cdef public Borrowing owner
+    cdef public long pid
+    cdef public object key
+    cdef public Session session
+    cdef public object told
+    cdef public object transport
+    cdef public ServerConnection server
+    cdef public SessionWatch watch
+    cdef public ClientStatements statements
+    cdef public double silent_since
+    cdef public bint keeps_server
+    cdef public bint single_statements
+    cdef public bint unsynced
+    cdef public bint write_blocked
+    cdef public bint heard
+    cdef public bint waiting
+    cdef public bint terminated
+    cdef public bint closing
+    cdef public bint draining
+    cdef public bint awaits_answers
+    cdef public bint waits_for_answers
+    cdef bint _blocked
+    cdef bint _bound
+    cdef bint _drops
+    cdef bint _discarding
+    cdef int _reading_paused
+    cdef bytearray _held
+    cdef Py_ssize_t _needed
+    cdef Py_ssize_t _skip
+    cdef object _doom
+
+    cpdef data_received(self, bytes data)
+    cdef _hold(self, bytes data)
+    @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, limit=Py_ssize_t,
+                   length=Py_ssize_t, kind=int, traits=int, out=list, server=ServerConnection,
+                   was_mid_message=bint, too_long=bint, text=bytes)
+    cdef _process(self, bytes data, bytes prefix=*)
+    cdef _send(self, ServerConnection server, list out, bytes data, Py_ssize_t start, Py_ssize_t pos)
+    cpdef int simple(self, int kind)
+    cdef Py_ssize_t _pass_over(self, Py_ssize_t end, Py_ssize_t size)
+    cdef bytes _take(self, ServerConnection server)
+    cdef _proceed(self, bytes prefix=*)
+    cpdef unblock(self)
+    cpdef server_detached(self)
+    cpdef deliver(self, bytes data)
+    cdef _pause_reading(self, int reason)
+    cdef _resume_reading(self, int reason)

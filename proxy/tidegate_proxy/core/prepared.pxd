@@ -1,0 +1,20 @@
+cimport cython
+
+from tidegate_proxy.core.server cimport ServerConnection
+from tidegate_proxy.core.statements cimport CloseToken, ParseToken
+from tidegate_proxy.core.watch cimport SessionWatch
+
+cdef int BIND, CLOSE, PARSE, OF_STATEMENT
+
+
+cdef class ClientStatements:
+    cdef SessionWatch _watch
+    cdef dict _named
+    cdef dict _fresh
+    cdef bytes _unnamed
+    cdef object _unnamed_suspicion
+    cdef public bint unnamed_there
+
+    cpdef query_sent(self)
+    @cython.locals(body=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t, name=bytes)
+    cpdef rewrite(self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)

@@ -1,0 +1,71 @@
+cimport cython
+
+from tidegate_proxy.core.borrowing cimport Borrowing
+from tidegate_proxy.core.client cimport ClientConnection
+from tidegate_proxy.core.statements cimport CloseToken, InternalQuery, ParseToken
+
+cdef int IDLE, QUERY, SYNC, FLUSH, FUNCTION_CALL, READY_FOR_QUERY, NOTIFICATION_RESPONSE, COMMAND_COMPLETE
+cdef int PARSE_COMPLETE, CLOSE_COMPLETE, ERROR_RESPONSE, COPY_IN_RESPONSE, ROW_DESCRIPTION, EMPTY_QUERY_RESPONSE
+cdef int PARAMETER_STATUS, COPY_DONE, PORTAL_SUSPENDED, DATA_ROW
+cdef int FORWARDED, UNKNOWN, QUERY_AFTER_EXTENDED
+cdef int _NOTHING, _MARKED, _LAST_READY, _PROBED
+cdef Py_ssize_t MAX_WHOLE_MESSAGE
+cdef bytes FROM_SERVER, READ_TAGS
+
+
+cdef class ServerConnection:
+    cdef public Borrowing owner
+    cdef public long pid
+    cdef public object key
+    cdef public object transport
+    cdef public ClientConnection client
+    cdef public object owed
+    cdef public double created
+    cdef public double idle_since
+    cdef public int status
+    cdef public bint copy_in
+    cdef public bint write_blocked
+    cdef public int cancels
+    cdef public bint abandoned
+    cdef public dict unconfirmed
+    cdef public Py_ssize_t request
+    cdef public dict prepared
+    cdef public list stray_names
+    cdef public list deallocating
+    cdef public long last_client
+    cdef public long sequences_of
+    cdef public bint sequences_used
+    cdef public bint tainted
+    cdef public long generation
+    cdef public dict applied
+    cdef public Py_ssize_t executes
+    cdef public Py_ssize_t flushed
+    cdef public bint ends_preparing
+    cdef public dict reported
+    cdef public object fatal
+    cdef public bint closing
+    cdef public bint uncertain
+    cdef bytes _tail
+    cdef Py_ssize_t _skip
+    cdef bint _internal
+    cdef bint _copy_syncs_dropped
+    cdef bint _failed
+    cdef int _settling
+    cdef bytes _held_ready
+    cdef Py_ssize_t _probed
+    cdef list _waiters
+
+    @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, length=Py_ssize_t,
+                   kind=int, action=int, body=bytes)
+    cpdef data_received(self, bytes data)
+    cdef _execute_ended(self)
+    cdef _next_owed(self)
+    cdef _deliver(self, bytes data)
+    cdef bint _read(self, int kind, bytes body) except *
+    @cython.locals(client=ClientConnection, answered=bint, internal=bint, ends_preparing=bint, failed=bint,
+                   skipped=list, passed_over=bint)
+    cdef _ready(self)
+    @cython.locals(client=ClientConnection)
+    cdef _all_answered(self, bint internal)
+    @cython.locals(client=ClientConnection)
+    cpdef release_if_done(self)

@@ -1,0 +1,17 @@
+cdef class ParseToken:
+    cdef public object statement
+    cdef public bint swallow
+    cdef public object undo
+    cdef public tuple unnamed
+
+
+cdef class CloseToken:
+    cdef public bint swallow
+    cdef public object undo
+
+
+cdef class InternalQuery:
+    cdef public list rows
+    cdef public object error
+    cdef public set reported
+    cdef public object answered

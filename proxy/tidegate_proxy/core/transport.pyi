@@ -1,0 +1,8 @@
+import asyncio
+import socket
+
+from tidegate_proxy.net.transport import Receiver
+
+class DirectTransport(asyncio.Transport):
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Receiver) -> None: ...
+    def detach(self) -> socket.socket: ...

@@ -1,0 +1,312 @@
+# cython: language_level=3, binding=False
+"""A plain socket as a transport: readiness comes from one epoll instance, and recv and send are called right here.
+
+The event loop watches the epoll instance as it would a socket, so that a turn of the loop costs one call from it, however
+many sockets are ready. Its own add_reader would cost one call for each, and says nothing of a connection that was reset.
+
+A transport has the interface of asyncio's transports, so far as the proxy uses it, and the same rules: writes are never refused,
+what the kernel does not take at once is queued, and the protocol is told to pause above a mark. There is one buffer to
+receive into, for all of them.
+"""
+
+
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, errno
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    int epoll_create1(int)
+    int epoll_ctl(int, int, int, epoll_event *)
+    int epoll_wait(int, epoll_event *, int, int)
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
+    unsigned int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int)
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t recv(int, void *, size_t, int)
+    ssize_t send(int, const void *, size_t, int)
+    int MSG_NOSIGNAL
+
+# What one recv may bring: as much as a loopback or a fast network has ready for a query's result, and for bulk data
+# large enough that the call's own cost is small beside the copying.
+cdef enum:
+    RECEIVE = 1 << 16
+cdef char _buffer[RECEIVE]
+
+# The marks of asyncio's own transports.
+cdef Py_ssize_t HIGH_WATER = 1 << 16
+cdef Py_ssize_t LOW_WATER = 1 << 14
+
+
+cdef enum:
+    EVENTS = 256
+
+
+cdef class Poller:
+    """The epoll instance of one event loop, and the transports that it watches by their file descriptors."""
+
+    cdef object _loop
+    cdef dict _transports
+    cdef int _fd
+    cdef epoll_event _events[EVENTS]
+
+    def __init__(self, loop):
+        self._fd = epoll_create1(EPOLL_CLOEXEC)
+        if self._fd < 0:
+            raise OSError(errno, _strerror(errno))
+        self._loop = loop
+        self._transports = {}
+        loop.add_reader(self._fd, self._dispatch)
+
+    def __dealloc__(self):
+        if self._fd >= 0:
+            close(self._fd)
+
+    cdef watch(self, DirectTransport transport, unsigned int events):
+        """Tell a transport of these events from now on; none: of nothing."""
+        cdef epoll_event event
+        cdef int operation
+        event.events = events
+        event.data.fd = transport._fd
+        if events == 0:
+            operation = EPOLL_CTL_DEL
+            self._transports.pop(transport._fd, None)
+        else:
+            operation = EPOLL_CTL_MOD if transport._events else EPOLL_CTL_ADD
+            self._transports[transport._fd] = transport
+        transport._events = events
+        if epoll_ctl(self._fd, operation, transport._fd, &event) < 0:
+            raise OSError(errno, _strerror(errno))
+
+    def _dispatch(self):
+        cdef int number, count
+        cdef unsigned int events
+        cdef DirectTransport transport
+        count = epoll_wait(self._fd, self._events, EVENTS, 0)
+        for number in range(count):
+            # One of those before may have ended it.
+            transport = self._transports.get(self._events[number].data.fd)
+            if transport is None:
+                continue
+            events = self._events[number].events
+            try:
+                if transport._events & EPOLLIN and events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+                    transport._readable()
+                if transport._events & EPOLLOUT and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
+                    transport._writable()
+            except Exception as error:
+                # As asyncio has it: a protocol's fault ends its connection, and nobody else's.
+                self._loop.call_exception_handler(
+                    {"message": "a protocol failed", "exception": error, "transport": transport}
+                )
+                transport.abort()
+
+
+cdef Poller _poller = None
+
+
+cdef Poller _poller_of(loop):
+    global _poller
+    if _poller is None or _poller._loop is not loop:
+        _poller = Poller(loop)
+    return _poller
+
+
+cdef class DirectTransport:
+    """A connected, non-blocking stream socket.
+
+    Parameters: `loop`; `sock`, which belongs to the transport from now on; `protocol`, whose methods are called as by
+    asyncio.
+    """
+
+    cdef object _loop
+    cdef Poller _poller
+    cdef object _socket
+    cdef object _protocol
+    cdef object _data_received
+    cdef list _queue
+    cdef Py_ssize_t _queued
+    # Of the first queued piece: what has been sent already.
+    cdef Py_ssize_t _sent
+    cdef int _fd
+    # What is watched for.
+    cdef unsigned int _events
+    cdef bint _closing
+    cdef bint _lost
+    cdef bint _protocol_paused
+
+    def __init__(self, loop, sock, protocol):
+        self._loop = loop
+        self._poller = _poller_of(loop)
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._queue = []
+        self.set_protocol(protocol)
+        protocol.connection_made(self)
+        self._poller.watch(self, EPOLLIN)
+
+    def set_protocol(self, protocol):
+        """Who is called from now on."""
+        self._protocol = protocol
+        self._data_received = protocol.data_received
+
+    def get_extra_info(self, name, default=None):
+        """As asyncio's: "socket" and "peername"."""
+        if name == "socket":
+            return self._socket
+        if name == "peername":
+            try:
+                return self._socket.getpeername()
+            except OSError:
+                return default
+        return default
+
+    def is_closing(self):
+        """Whether it is closed, or is about to be."""
+        return self._closing
+
+    def get_write_buffer_size(self):
+        """Bytes that the kernel has not taken yet."""
+        return self._queued
+
+    # Receiving
+
+    cdef _readable(self):
+        cdef ssize_t size
+        size = recv(self._fd, _buffer, RECEIVE, 0)
+        if size > 0:
+            self._data_received(PyBytes_FromStringAndSize(_buffer, size))
+        elif size == 0:
+            self._protocol.eof_received()
+            self.close()
+        elif errno != EAGAIN and errno != EINTR:
+            self._break(errno)
+
+    def pause_reading(self):
+        """Receive nothing until further notice."""
+        if self._events & EPOLLIN:
+            self._poller.watch(self, self._events & ~EPOLLIN)
+
+    def resume_reading(self):
+        """Receive again."""
+        if not self._closing and not self._events & EPOLLIN:
+            self._poller.watch(self, self._events | EPOLLIN)
+
+    # Sending
+
+    cpdef write(self, bytes data):
+        """Send, now or as soon as the kernel takes it."""
+        cdef ssize_t sent = 0
+        cdef Py_ssize_t size = len(data)
+        if self._lost or size == 0:
+            return
+        if self._queued == 0:
+            sent = send(self._fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
+            if sent == size:
+                return
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    self._break(errno)
+                    return
+                sent = 0
+            self._sent = sent
+        self._queue.append(data)
+        self._queued += size - sent
+        if not self._events & EPOLLOUT:
+            self._poller.watch(self, self._events | EPOLLOUT)
+        if self._queued > HIGH_WATER and not self._protocol_paused:
+            self._protocol_paused = True
+            self._protocol.pause_writing()
+
+    cdef _writable(self):
+        cdef ssize_t sent
+        cdef bytes data
+        cdef Py_ssize_t left
+        cdef Py_ssize_t done = 0
+        while done < len(self._queue):
+            data = self._queue[done]
+            left = len(data) - self._sent
+            sent = send(self._fd, PyBytes_AS_STRING(data) + self._sent, left, MSG_NOSIGNAL)
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    self._break(errno)
+                    return
+                break
+            self._queued -= sent
+            if sent < left:
+                self._sent += sent
+                break
+            self._sent = 0
+            done += 1
+        del self._queue[:done]
+        if not self._queue:
+            if self._events & EPOLLOUT:
+                self._poller.watch(self, self._events & ~EPOLLOUT)
+            if self._closing:
+                self._end(None)
+        if self._protocol_paused and self._queued <= LOW_WATER:
+            self._protocol_paused = False
+            self._protocol.resume_writing()
+
+    # The end
+
+    def close(self):
+        """Receive no more, send what is queued, and close."""
+        if self._closing:
+            return
+        self._closing = True
+        self.pause_reading()
+        if not self._queue:
+            self._end(None)
+
+    def abort(self):
+        """Close without sending what is queued."""
+        self._drop(None)
+
+    cdef _break(self, int number):
+        self._drop(OSError(number, _strerror(number)))
+
+    cdef _drop(self, error):
+        if self._lost:
+            return
+        self._closing = True
+        if self._events:
+            self._poller.watch(self, 0)
+        self._queue.clear()
+        self._queued = 0
+        self._end(error)
+
+    cdef _end(self, error):
+        # Once; and never from within a call of the protocol's own.
+        if not self._lost:
+            self._lost = True
+            self._loop.call_soon(self._connection_lost, error)
+
+    def _connection_lost(self, error):
+        try:
+            self._protocol.connection_lost(error)
+        finally:
+            self._socket.close()
+            self._protocol = self._data_received = None
+
+    def detach(self):
+        """Take the socket back, for TLS. Returns: the socket; nothing is received or sent here any more."""
+        if self._events:
+            self._poller.watch(self, 0)
+        self._closing = self._lost = True
+        sock, self._socket = self._socket, None
+        self._protocol = self._data_received = None
+        return sock
+
+
+def _strerror(number):
+    import os
+
+    return os.strerror(number)

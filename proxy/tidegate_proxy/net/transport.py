@@ -1,0 +1,130 @@
+"""Making transports of connected sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from tidegate_proxy.core import COMPILED
+
+
+class Receiver(Protocol):
+    """What a transport calls: an asyncio.Protocol, whatever its class."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It belongs to this transport now."""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+
+    def eof_received(self) -> bool | None:
+        """No more will come."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended."""
+
+    def pause_writing(self) -> None:
+        """More is waiting to be sent than should be."""
+
+    def resume_writing(self) -> None:
+        """Enough of it has been sent."""
+
+
+async def connect(host: str, port: int) -> socket.socket:
+    """A connected, non-blocking socket.
+
+    Raises: OSError, of the last of the host's addresses when none answers.
+    """
+    loop = asyncio.get_running_loop()
+    failed: OSError | None = None
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            await loop.sock_connect(connection, address)
+        except OSError as error:
+            connection.close()
+            failed = error
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise failed or OSError(f'"{host}" has no address')
+
+
+async def plain(connection: socket.socket, protocol: Receiver) -> asyncio.Transport:
+    """A transport for a connected, non-blocking socket, which belongs to it from now on."""
+    loop = asyncio.get_running_loop()
+    if COMPILED:
+        from tidegate_proxy.core.transport import DirectTransport
+
+        return cast(asyncio.Transport, DirectTransport(loop, connection, protocol))
+    transport, _ = await loop.connect_accepted_socket(_factory(protocol), connection)
+    return transport
+
+
+async def over_tls(
+    connection: socket.socket, protocol: Receiver, context: ssl.SSLContext, handshake_timeout: float
+) -> asyncio.Transport:
+    """The same for a client that begins with a TLS handshake now; `handshake_timeout` in seconds.
+
+    Raises: ssl.SSLError, ConnectionError.
+    """
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+        _factory(protocol), connection, ssl=context, ssl_handshake_timeout=handshake_timeout
+    )
+    return transport
+
+
+async def start_tls(
+    transport: asyncio.Transport,
+    protocol: Receiver,
+    context: ssl.SSLContext,
+    *,
+    server_side: bool,
+    server_hostname: str | None = None,
+    handshake_timeout: float = 60.0,
+) -> asyncio.Transport:
+    """Go on over TLS on the connection of a plain transport, which must not be used any more.
+
+    Raises: ssl.SSLError, ConnectionError.
+    """
+    loop = asyncio.get_running_loop()
+    detach = getattr(transport, "detach", None)
+    if detach is None:
+        secured = await loop.start_tls(
+            transport,
+            cast(asyncio.Protocol, protocol),
+            context,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=handshake_timeout,
+        )
+        assert secured is not None
+        protocol.connection_made(secured)
+        return secured
+    connection: socket.socket = detach()
+    try:
+        if server_side:
+            return await over_tls(connection, protocol, context, handshake_timeout)
+        secured, _ = await loop.create_connection(
+            _factory(protocol),
+            ssl=context,
+            sock=connection,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=handshake_timeout,
+        )
+    except BaseException:
+        connection.close()
+        raise
+    return secured
+
+
+def _factory(protocol: Receiver) -> Callable[[], Any]:
+    return lambda: protocol
