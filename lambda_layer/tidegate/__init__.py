@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from . import lifecycle
 from .config import resolve
@@ -11,7 +11,11 @@ from .database import Database
 from .errors import CommitOutcomeUnknown, ConfigurationError, DeadlineExceeded, PasswordUnavailable, TidegateError
 from .settings import Settings
 
+if TYPE_CHECKING:
+    from .asynchronous import AsyncDatabase
+
 __all__ = [
+    "AsyncDatabase",
     "CommitOutcomeUnknown",
     "ConfigurationError",
     "Database",
@@ -19,6 +23,7 @@ __all__ = [
     "PasswordUnavailable",
     "TidegateError",
     "connect",
+    "connect_async",
 ]
 
 
@@ -43,3 +48,32 @@ def connect(**settings: Unpack[Settings]) -> Database:
     if not lifecycle.snapshot_follows():
         database.open_at_init()
     return database
+
+
+def connect_async(**settings: Unpack[Settings]) -> AsyncDatabase:
+    """Configure a database for asyncio handlers; the first use connects, or `await db.open()`.
+
+    Parameters: as `connect`. Raises: ConfigurationError.
+
+    Example:
+        db = tidegate.connect_async()
+
+        @db.handler
+        async def answer(event, context):
+            async with db.connection() as conn:
+                return await (await conn.execute("SELECT now()::text")).fetchone()
+
+        def handler(event, context):
+            return asyncio.run(answer(event, context))
+    """
+    from .asynchronous import AsyncDatabase
+
+    return AsyncDatabase(resolve(settings, os.environ))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncDatabase":
+        from .asynchronous import AsyncDatabase
+
+        return AsyncDatabase
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import select
 import time
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq
 
-from .opening import Connection, ready
+if TYPE_CHECKING:
+    from .waits import Waits
+
+BaseConnection = psycopg.BaseConnection[Any]
 
 
-def is_alive(conn: Connection) -> bool:
+def is_alive(conn: BaseConnection) -> bool:
     """Whether the server still holds this connection open, as far as this side can know without asking.
 
     Returns: False once the server has closed the connection or announced that it does. Notices, notifications
@@ -22,7 +26,9 @@ def is_alive(conn: Connection) -> bool:
     pgconn = conn.pgconn
     if pgconn.status != pq.ConnStatus.OK:
         return False
-    if not ready(pgconn.socket, select.POLLIN, 0.0):
+    poller = select.poll()
+    poller.register(pgconn.socket, select.POLLIN)
+    if not poller.poll(0):
         return True
     # A FATAL error that comes while nothing was asked is handed out by libpq as if it were a notice.
     severities: list[str | None] = []
@@ -32,7 +38,7 @@ def is_alive(conn: Connection) -> bool:
 
     conn.add_notice_handler(note)
     try:
-        while ready(pgconn.socket, select.POLLIN, 0.0):
+        while poller.poll(0):
             pgconn.consume_input()
             pgconn.is_busy()  # parses what was read
     except psycopg.OperationalError:
@@ -42,7 +48,7 @@ def is_alive(conn: Connection) -> bool:
     return "FATAL" not in severities and "PANIC" not in severities
 
 
-def answers(conn: Connection, until: float) -> bool:
+async def answers(conn: BaseConnection, waits: Waits, until: float) -> bool:
     """Whether the server answers an empty query in time; the connection must be idle.
 
     Parameters: `until`, a time on time.monotonic()'s clock.
@@ -52,11 +58,11 @@ def answers(conn: Connection, until: float) -> bool:
     try:
         pgconn.send_query(b"")
         while pgconn.flush():
-            if not ready(pgconn.socket, select.POLLOUT, until):
+            if not await waits.ready(pgconn.socket, select.POLLOUT, until):
                 return False
         while True:
             while pgconn.is_busy():
-                if not ready(pgconn.socket, select.POLLIN, until):
+                if not await waits.ready(pgconn.socket, select.POLLIN, until):
                     return False
                 pgconn.consume_input()
             result = pgconn.get_result()
@@ -68,15 +74,14 @@ def answers(conn: Connection, until: float) -> bool:
         return False
 
 
-def close(conn: Connection) -> None:
+def close(conn: BaseConnection) -> None:
     """Close a connection that this process opened, dead or alive; never raises, never waits."""
-    try:
-        conn.close()
-    except psycopg.Error:
-        conn.pgconn.finish()
+    # libpq's goodbye, on a socket that does not block. psycopg's own close does the same, and must be awaited where
+    # the connection is asyncio's.
+    conn.pgconn.finish()
 
 
-def abandon_inherited(conn: Connection) -> None:
+def abandon_inherited(conn: BaseConnection) -> None:
     """Give up a connection that a parent process opened, so that nothing at all is sent on it.
 
     A polite close would end the parent's session, and with TLS any byte would break its encryption. So this

@@ -3,289 +3,176 @@
 from __future__ import annotations
 
 import functools
-import logging
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
-
-from . import checking, retry
+from . import blame, lifecycle
 from .config import Config
-from .errors import CommitOutcomeUnknown, TidegateError
-from .opening import Connection, open_by, open_once
+from .connection import Connection
+from .core import Core
+from .errors import TidegateError
+from .restoring import roll_back
+from .waits import Blocking, run
 
 P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E")
 C = TypeVar("C")
 
-PING_TIMEOUT = 2.0
-"""Seconds after which a server that does not answer a ping counts as gone."""
-
-logger = logging.getLogger("tidegate")
-
 
 class Database:
     """One PostgreSQL connection, opened once and reused. Made by `tidegate.connect`.
 
-    Every wait for a connection is bounded by the invocation's deadline. A statement that is running is not:
-    it ends when PostgreSQL ends it, so set `statement_timeout` on the role where that matters.
+    In an invocation its deadline bounds every wait, for a connection as for an answer. Outside of one,
+    `default_timeout` bounds the waits for a connection, and statements take the time that they take.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._conn: Connection | None = None
-        self._pid = os.getpid()
-        self._last_used = 0.0
-        self._deadline: float | None = None
-        self._borrowed = threading.Lock()
+        self._core = Core(config, Blocking())
+        lifecycle.register(self)
 
     def __repr__(self) -> str:
-        state = "not connected" if self._conn is None else "connected"
-        config = self.config
-        return f"<tidegate.Database {config.user}@{config.host}:{config.port}/{config.dbname} {state}>"
+        return f"<tidegate.Database {self._core!r}>"
 
     # -- invocations -----------------------------------------------------------------------------------------
 
     def handler(self, function: Callable[[E, C], R]) -> Callable[[E, C], R]:
         """Decorate a Lambda handler: its context gives the deadline; the connection is cleaned afterwards."""
+        if inspect.iscoroutinefunction(function):
+            raise TidegateError(
+                f"{function.__name__} is asynchronous: use tidegate.connect_async() for it, and its handler decorator"
+            )
+        core = self._core
 
         @functools.wraps(function)
         def wrapper(event: E, context: C) -> R:
-            with self.invocation(context):
+            if not core.begin(context):
                 return function(event, context)
+            try:
+                return function(event, context)
+            finally:
+                if not core.end_at_once():
+                    run(core.clean_up())
 
         return wrapper
 
-    @contextmanager
-    def invocation(self, context: object = None) -> Iterator[None]:
-        """What `handler` does, for code that cannot be decorated. Inside another invocation it does nothing.
+    def invocation(self, context: object = None) -> Invocation:
+        """What `handler` does, for code that cannot be decorated: `with db.invocation(context): ...`.
+
+        Inside another invocation it does nothing.
 
         Parameters: `context`, Lambda's context object; anything without `get_remaining_time_in_millis` means
         `default_timeout` seconds.
         """
-        if self._deadline is not None:
-            yield
-            return
-        remaining = getattr(context, "get_remaining_time_in_millis", None)
-        if remaining is None:
-            self._deadline = time.monotonic() + self.config.default_timeout
-        else:
-            self._deadline = time.monotonic() + remaining() / 1000 - self.config.margin
-        try:
-            yield
-        finally:
-            self._deadline = None
-            self._clean_up()
+        return Invocation(self._core, context)
 
     # -- connections -----------------------------------------------------------------------------------------
 
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Borrow the connection: commits at the end of the block, or rolls back if it raises, and stays open.
+    def connection(self) -> Borrowed:
+        """Borrow the connection for a `with` block, which commits at its end, or rolls back if it raises.
 
-        Returns: a psycopg.Connection that is alive and in no transaction.
-        Raises: DeadlineExceeded; CommitOutcomeUnknown; psycopg.OperationalError at once where connecting
-        cannot succeed; TidegateError if it is borrowed already, since two users of one connection would share
-        a transaction.
+        The block gets a psycopg.Connection that is alive, in no transaction, and has no settings of its own. It stays
+        open.
+
+        Raises: DeadlineExceeded, also for a statement that was cancelled at the deadline; CommitOutcomeUnknown;
+        psycopg.OperationalError at once where connecting cannot succeed; TidegateError if it is borrowed already,
+        since two users of one connection would share a transaction.
         """
-        conn = self._borrow(self._until())
-        try:
-            try:
-                yield conn
-            except BaseException:
-                _roll_back(conn)
-                raise
-            _commit(conn)
-        finally:
-            self._give_back()
+        return Borrowed(self._core)
 
     def transaction(self, function: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `function(conn, *args, **kwargs)` in a transaction, and run it again where that is safe.
 
         It is run again, as a whole, after a serialization failure or deadlock (40001, 40P01), when the server
-        is full or going down (53300, 57P0x), and when the connection was lost before COMMIT was sent; with
-        pauses, until the deadline. So it must have no effect but through `conn`, and must not end the
-        transaction itself.
+        is full or going down (53300, 57P0x), when it has become read-only (25006), and when the connection was lost
+        before COMMIT was sent, or the server says that the COMMIT did not happen; with pauses, until the deadline.
+        So it must have no effect but through `conn`, and must not end the transaction itself.
 
-        Returns: what the function returned in the run that committed.
-        Raises: CommitOutcomeUnknown when the answer to COMMIT was lost; DeadlineExceeded; the function's own
-        exception; the last psycopg.Error when the deadline leaves no time for another run.
+        Returns: what the function returned in the run that committed; None if it raised psycopg.Rollback.
+        Raises: CommitOutcomeUnknown when the answer to COMMIT was lost and nobody can tell; DeadlineExceeded; the
+        function's own exception; the last psycopg.Error when there is no time for another run or too many were made.
         """
-        until = self._until()
-        attempt = 0
-        while True:
-            conn = self._borrow(until)
-            try:
-                return _run(conn, function, *args, **kwargs)
-            except TidegateError:
-                raise
-            except psycopg.Error as error:
-                pause = retry.pause_before(attempt)
-                if not retry.may_rerun(error, broken=conn.broken) or time.monotonic() + pause >= until:
-                    raise
-                logger.info("transaction runs again after SQLSTATE %s", error.sqlstate)
-            finally:
-                self._give_back()
-            time.sleep(pause)
-            attempt += 1
+        try:
+            return run(self._core.transaction(function, args, kwargs, blame.place()))  # type: ignore[no-any-return]
+        finally:
+            _end_outside(self._core)
 
     def close(self) -> None:
         """Close the connection, if there is one. The next use opens another."""
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            if self._pid == os.getpid():
-                checking.close(conn)
-            else:
-                checking.abandon_inherited(conn)
+        self._core.close()
 
     def open_at_init(self) -> None:
         """Try once to connect, for `init_timeout` seconds; a failure is logged and left to the first use."""
-        try:
-            self._keep(open_once(self.config, time.monotonic() + self.config.init_timeout))
-        except psycopg.Error as error:
-            logger.warning("no connection at INIT, the first use will try again: %s", error)
+        run(self._core.open_at_init())
 
-    # -- mechanics -------------------------------------------------------------------------------------------
+    # -- life cycle ------------------------------------------------------------------------------------------
 
-    def _until(self) -> float:
-        if self._deadline is not None:
-            return self._deadline
-        return time.monotonic() + self.config.default_timeout
+    def before_snapshot(self) -> None:
+        """Close the connection: a snapshot is restored many times, and long after."""
+        self._core.close()
 
-    def _keep(self, conn: Connection) -> Connection:
+    def after_restore(self) -> None:
+        """Connect anew, with a token or a secret of now."""
+        self._core.forget_logins()
+        self.open_at_init()
+
+    def close_quickly(self) -> None:
+        """Say goodbye to the server without waiting for anything."""
+        self._core.close()
+
+
+class Invocation:
+    """One invocation, as a `with` block."""
+
+    def __init__(self, core: Core, context: object) -> None:
+        self._core = core
+        self._context = context
+        self._outermost = False
+
+    def __enter__(self) -> None:
+        self._outermost = self._core.begin(self._context)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._outermost and not self._core.end_at_once():
+            run(self._core.clean_up())
+
+
+class Borrowed:
+    """The connection, for a `with` block."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._conn: Connection | None = None
+
+    def __enter__(self) -> Connection:
+        place = blame.place()
+        conn: Any = self._core.take(place) or run(self._core.borrow(place))
         self._conn = conn
-        self._pid = os.getpid()
-        self._last_used = time.time()
-        return conn
+        return conn  # type: ignore[no-any-return]
 
-    def _borrow(self, until: float) -> Connection:
-        if not self._borrowed.acquire(blocking=False):
-            raise TidegateError(
-                "the connection is borrowed already: pass the connection on instead of asking for another"
-            )
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        core, conn = self._core, self._conn
+        assert conn is not None
         try:
-            if self._conn is not None and not self._usable(self._conn, until):
-                self.close()
-            return self._conn or self._keep(open_by(self.config, until))
-        except BaseException:
-            self._borrowed.release()
-            raise
-
-    def _give_back(self) -> None:
-        self._last_used = time.time()
-        if self._borrowed.locked():
-            self._borrowed.release()
-        if self._deadline is None:
-            self._clean_up()
-
-    def _usable(self, conn: Connection, until: float) -> bool:
-        if self._pid != os.getpid() or not checking.is_alive(conn):
-            return False
-        if conn.pgconn.transaction_status != TransactionStatus.IDLE:
-            return False
-        if checking.idle_for(self._last_used) <= self.config.idle_check:
-            return True
-        return checking.answers(conn, min(until, time.monotonic() + PING_TIMEOUT))
-
-    def _clean_up(self) -> None:
-        if self._borrowed.locked():
-            logger.warning("the invocation ended inside a connection() block; the block should end before it")
-            self._borrowed.release()
-        conn = self._conn
-        if conn is None or self._pid != os.getpid():
-            return
-        if conn.closed or not _restore(conn):
-            self.close()
+            if error is not None:
+                core.notice(error)
+                run(roll_back(conn, core.waits))
+            elif not conn.closed:
+                # As psycopg's own block: whatever closed it has been raised already.
+                conn.commit()
+        finally:
+            core.give_back()
+            _end_outside(core)
 
 
-def _restore(conn: Connection) -> bool:
-    """Bring a connection back to how it was opened. Returns: whether that could be done; if not, close it."""
-    if conn.pgconn.pipeline_status != PipelineStatus.OFF:
-        logger.warning("the connection was left in pipeline mode; it is replaced")
-        return False
-    status = TransactionStatus(conn.pgconn.transaction_status)
-    if status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
-        logger.warning("the connection was left in a transaction; its work is rolled back")
-        if not _roll_back(conn):
-            return False
-    elif status != TransactionStatus.IDLE:
-        logger.warning("the connection was left in state %s; it is replaced", status.name)
-        return False
-    if conn.autocommit:
-        conn.autocommit = False
-    if conn.isolation_level is not None:
-        conn.isolation_level = None
-    if conn.read_only is not None:
-        conn.read_only = None
-    if conn.deferrable is not None:
-        conn.deferrable = None
-    conn.row_factory = psycopg.rows.tuple_row
-    conn.cursor_factory = psycopg.Cursor
-    return True
-
-
-def _run(
-    conn: Connection, function: Callable[Concatenate[Connection, P], R], /, *args: P.args, **kwargs: P.kwargs
-) -> R:
-    committing = False
-    result: Any = None  # stays so if the function raises psycopg.Rollback, which ends the block quietly
-    try:
-        # psycopg refuses commit() and rollback() inside this block, so a run is committed here or nowhere.
-        with conn.transaction():
-            result = function(conn, *args, **kwargs)
-            _check_before_commit(conn)
-            committing = True
-    except psycopg.Error as error:
-        if committing and retry.commit_outcome_unknown(error, broken=conn.broken):
-            raise _unknown(error) from error
-        raise
-    return result  # type: ignore[no-any-return]
-
-
-def _check_before_commit(conn: Connection) -> None:
-    status = conn.pgconn.transaction_status
-    if status == TransactionStatus.INERROR:
-        # COMMIT would answer ROLLBACK here, without an error.
-        raise psycopg.errors.InFailedSqlTransaction(
-            "the function caught a database error and went on: nothing can be committed after it;"
-            " use conn.transaction() around a statement that may fail"
-        )
-    if status == TransactionStatus.IDLE:
-        raise TidegateError("the function ended its transaction itself; leave COMMIT and ROLLBACK to transaction()")
-    if not checking.is_alive(conn):
-        raise psycopg.errors.ConnectionFailure("the connection was lost before COMMIT was sent; nothing was committed")
-
-
-def _commit(conn: Connection) -> None:
-    if conn.closed:
-        return  # as psycopg's own context manager: whatever lost it has been raised already
-    if conn.pgconn.transaction_status == TransactionStatus.INTRANS and not checking.is_alive(conn):
-        raise psycopg.errors.ConnectionFailure("the connection was lost before COMMIT was sent; nothing was committed")
-    try:
-        conn.commit()
-    except psycopg.Error as error:
-        if retry.commit_outcome_unknown(error, broken=conn.broken):
-            raise _unknown(error) from error
-        raise
-
-
-def _roll_back(conn: Connection) -> bool:
-    if conn.closed:
-        return False
-    try:
-        conn.rollback()
-    except psycopg.Error as error:
-        logger.warning("the connection is replaced, its rollback failed: %s", error)
-        checking.close(conn)
-        return False
-    return True
-
-
-def _unknown(error: psycopg.Error) -> CommitOutcomeUnknown:
-    return CommitOutcomeUnknown(f"the connection was lost at COMMIT, which may or may not have taken effect: {error}")
+def _end_outside(core: Core) -> None:
+    """Outside an invocation each use is one of its own."""
+    if core.deadline is None and not core.end_at_once():
+        run(core.clean_up())

@@ -8,139 +8,176 @@ later; the text before that).
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import select
-import socket
 import time
-from pathlib import Path
 from typing import Self
 
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import TupleRow
 
+from . import metrics
 from .config import Config
+from .connection import AnyConnection
 from .errors import DeadlineExceeded
-from .retry import connect_may_succeed_later, pause_before
-
-Connection = psycopg.Connection[TupleRow]
-
-# Where Amazon Linux and Debian keep the system's roots. libpq's "system" would ask the OpenSSL inside
-# psycopg-binary, whose built-in folder exists on no machine.
-_SYSTEM_ROOTS = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt")
+from .passwords import PasswordSource, password_source
+from .retry import REFUSED_LOGINS, Bucket, connect_may_succeed_later, pause_before
+from .settings import TIDEGATE_IAM
+from .waits import Waits
 
 _SQLSTATE = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
 
+# How a server before 14 and a pooler in its place refuse a parameter that they do not know.
+_REFUSED_OPTION = ("42704", "08P01", "0A000")
 
-def open_by(config: Config, until: float) -> Connection:
-    """Connect, trying again with backoff and jitter while the failure is one that passes.
+logger = logging.getLogger("tidegate")
 
-    Parameters: `until`, the deadline on time.monotonic()'s clock.
-    Raises: DeadlineExceeded; psycopg.OperationalError at once for what another attempt would not cure (a
-    wrong password, no such database, TLS that does not fit), with `sqlstate` set where the server gave one.
+
+class Opener:
+    """Opens connections for one database: within a deadline, again while it makes sense.
+
+    - `source`: what to log in with.
     """
-    attempt = 0
-    last: psycopg.OperationalError | None = None
-    while True:
-        pause = pause_before(attempt - 1) if attempt else 0.0
-        if time.monotonic() + pause >= until:
-            raise DeadlineExceeded(
-                f"no connection to {config.host}:{config.port} before the deadline, {attempt} attempts made: "
-                + (str(last) if last else "it had passed already")
-            ) from last
-        time.sleep(pause)
+
+    def __init__(self, config: Config, waits: Waits, bucket: Bucket) -> None:
+        self.source: PasswordSource = password_source(config)
+        self._config = config
+        self._waits = waits
+        self._bucket = bucket
+        # Through a proxy the server's session is nobody's own: there is nothing to ask it for.
+        self._ask_idle_timeout = (
+            config.idle_session_timeout > 0 and config.auth != TIDEGATE_IAM and ".proxy-" not in config.host
+        )
+
+    async def open_by(self, until: float) -> AnyConnection:
+        """Connect, trying again with backoff and jitter while the failure is one that passes.
+
+        Parameters: `until`, the deadline on time.monotonic()'s clock.
+        Raises: DeadlineExceeded; psycopg.OperationalError at once for what another attempt would not cure (a
+        wrong password, no such database, TLS that does not fit), or when no more retries are allowed, with `sqlstate`
+        set where the server gave one; PasswordUnavailable.
+        """
+        attempt = 0
+        last: psycopg.OperationalError | None = None
+        while True:
+            pause = pause_before(attempt - 1) if attempt else 0.0
+            if time.monotonic() + pause >= until:
+                metrics.count("DeadlineExceeded")
+                raise DeadlineExceeded(
+                    f"no connection to {self._target()} before the deadline, {attempt} attempts made: "
+                    + (str(last) if last else "it had passed already")
+                ) from last
+            await self._waits.sleep(pause)
+            started = time.monotonic()
+            try:
+                conn = await self.open_once(until)
+            except psycopg.OperationalError as error:
+                if not connect_may_succeed_later(error.sqlstate, str(error)):
+                    raise
+                last = error
+            else:
+                metrics.duration("Connect", time.monotonic() - started)
+                return conn
+            attempt += 1
+            if refusal := self._bucket.refuse(attempt):
+                last.add_note(f"{attempt} attempts were made to connect to {self._target()}; {refusal}")
+                raise last
+            metrics.count("Retry", reason=last.sqlstate or "connect")
+
+    async def open_once(self, until: float) -> AnyConnection:
+        """Make one attempt, over all the host's addresses; what was cached to log in with is replaced if refused.
+
+        Parameters: `until`, the deadline on time.monotonic()'s clock; `connect_timeout` may end it earlier.
+        Raises: psycopg.OperationalError, with `sqlstate` where the server gave one; PasswordUnavailable.
+        """
+        until = min(until, time.monotonic() + self._config.connect_timeout)
         try:
-            return open_once(config, until)
+            return await self._attempt(until)
         except psycopg.OperationalError as error:
-            if not connect_may_succeed_later(error.sqlstate, str(error)):
+            if error.sqlstate in _REFUSED_OPTION and self._ask_idle_timeout:
+                logger.info("the server does not know idle_session_timeout: it is not asked for any more")
+                self._ask_idle_timeout = False
+            elif not _login_refused(error) or not self.source.rejected():
                 raise
-            last = error
-        attempt += 1
+            return await self._attempt(until)
 
+    async def _attempt(self, until: float) -> AnyConnection:
+        config = await self._waits.call(self.source.complete, until)
+        addresses = await self._addresses(config, until)
+        while True:
+            address, *addresses = addresses
+            now = time.monotonic()
+            # A fair share for each, so that one address that swallows packets does not starve the others.
+            share = now + (until - now) / (len(addresses) + 1)
+            try:
+                return self._waits.connection(await self._connect(self._conninfo(config, address), share))
+            except psycopg.OperationalError as error:
+                if not addresses or not connect_may_succeed_later(error.sqlstate, str(error)):
+                    raise
 
-def open_once(config: Config, until: float) -> Connection:
-    """Make one attempt, over all the host's addresses.
-
-    Parameters: `until`, the deadline on time.monotonic()'s clock; `config.connect_timeout` may end the
-    attempt earlier. The look-up of the host's name is the one wait that this does not bound.
-    Raises: psycopg.OperationalError, with `sqlstate` where the server gave one.
-    """
-    until = min(until, time.monotonic() + config.connect_timeout)
-    addresses = _addresses(config)
-    while True:
-        address, *addresses = addresses
-        now = time.monotonic()
-        # A fair share for each, so that one address that swallows packets does not starve the others.
-        share = now + (until - now) / (len(addresses) + 1)
+    async def _addresses(self, config: Config, until: float) -> list[str] | list[None]:
+        if config.host.startswith(("/", "@")):
+            return [None]
         try:
-            return psycopg.Connection(_connect(_conninfo(config, address), share))
-        except psycopg.OperationalError as error:
-            if not addresses or not connect_may_succeed_later(error.sqlstate, str(error)):
-                raise
+            return await self._waits.addresses(config.host, config.port, until)
+        except OSError as error:
+            raise psycopg.OperationalError(f"connection failed: could not look up {config.host}: {error}") from error
+
+    def _conninfo(self, config: Config, address: str | None) -> str:
+        options = {}
+        if self._ask_idle_timeout:
+            milliseconds = round(config.idle_session_timeout * 1000)
+            # What PGOPTIONS says would be lost otherwise, and has the last word.
+            given = os.environ.get("PGOPTIONS", "")
+            options["options"] = f"-c idle_session_timeout={milliseconds} {given}".rstrip()
+        return make_conninfo(
+            host=config.host,
+            hostaddr=address,
+            port=config.port,
+            dbname=config.dbname,
+            user=config.user,
+            password=config.password,
+            sslmode=config.sslmode,
+            sslrootcert=config.sslrootcert,
+            application_name=config.application_name,
+            # Asking for Kerberos encryption first would cost a round trip.
+            gssencmode="disable",
+            **options,
+        )
+
+    async def _connect(self, conninfo: str, until: float) -> pq.abc.PGconn:
+        pgconn = pq.PGconn.connect_start(conninfo.encode())
+        try:
+            with _SqlstateTrace(pgconn) as trace:
+                status: int = pq.PollingStatus.WRITING  # as libpq wants the loop to begin
+                while status in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
+                    if pgconn.status == pq.ConnStatus.BAD:
+                        break
+                    events = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
+                    if not await self._waits.ready(pgconn.socket, events, until):
+                        raise psycopg.errors.ConnectionTimeout("connection failed: no answer in time")
+                    status = pgconn.connect_poll()
+            if status != pq.PollingStatus.OK:
+                failure = psycopg.OperationalError(f"connection failed: {pgconn.get_error_message()}")
+                failure.sqlstate = trace.sqlstate
+                raise failure
+        except BaseException:
+            pgconn.finish()
+            raise
+        pgconn.nonblocking = 1
+        return pgconn
+
+    def _target(self) -> str:
+        return f"{self._config.host or 'the host in the secret'}:{self._config.port or 'its port'}"
 
 
-def ready(fd: int, events: int, until: float) -> bool:
-    """Wait for one of `events` (select.POLLIN, POLLOUT) on a socket until a time on time.monotonic()'s clock.
-
-    Returns: whether it came, or the socket failed, in time.
-    """
-    poller = select.poll()
-    poller.register(fd, events)
-    return bool(poller.poll(max(0.0, until - time.monotonic()) * 1000))
-
-
-def _addresses(config: Config) -> list[str | None]:
-    if config.host.startswith(("/", "@")):
-        return [None]
-    try:
-        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise psycopg.OperationalError(f"connection failed: could not look up {config.host}: {error}") from error
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def _conninfo(config: Config, address: str | None) -> str:
-    roots = config.sslrootcert
-    if roots in (None, "system") and config.sslmode == "verify-full":
-        roots = next((path for path in _SYSTEM_ROOTS if Path(path).exists()), "system")
-    return make_conninfo(
-        host=config.host,
-        hostaddr=address,
-        port=config.port,
-        dbname=config.dbname,
-        user=config.user,
-        password=config.password,
-        sslmode=config.sslmode,
-        sslrootcert=roots,
-        application_name=config.application_name,
-        # Asking for Kerberos encryption first would cost a round trip.
-        gssencmode="disable",
-    )
-
-
-def _connect(conninfo: str, until: float) -> pq.abc.PGconn:
-    pgconn = pq.PGconn.connect_start(conninfo.encode())
-    try:
-        with _SqlstateTrace(pgconn) as trace:
-            status: int = pq.PollingStatus.WRITING  # as libpq wants the loop to begin
-            while status in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
-                if pgconn.status == pq.ConnStatus.BAD:
-                    break
-                events = select.POLLIN if status == pq.PollingStatus.READING else select.POLLOUT
-                if not ready(pgconn.socket, events, until):
-                    raise psycopg.errors.ConnectionTimeout("connection failed: no answer in time")
-                status = pgconn.connect_poll()
-        if status != pq.PollingStatus.OK:
-            failure = psycopg.OperationalError(f"connection failed: {pgconn.get_error_message()}")
-            failure.sqlstate = trace.sqlstate
-            raise failure
-    except BaseException:
-        pgconn.finish()
-        raise
-    pgconn.nonblocking = 1
-    return pgconn
+def _login_refused(error: psycopg.OperationalError) -> bool:
+    if error.sqlstate is not None:
+        return error.sqlstate in REFUSED_LOGINS
+    return "authentication failed" in str(error)
 
 
 class _SqlstateTrace:

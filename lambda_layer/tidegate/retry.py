@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import psycopg
 
@@ -11,6 +12,12 @@ FIRST_PAUSE = 0.05
 
 LONGEST_PAUSE = 2.0
 """Seconds: upper bound of any pause."""
+
+REFUSED_LOGINS = ("28000", "28P01")
+"""SQLSTATEs of a login that another password or token might cure."""
+
+READ_ONLY = "25006"
+"""SQLSTATE of a write that a server refuses: after a failover, the old writer's."""
 
 # Beginnings of SQLSTATEs: a server that is full, starting or stopping, and a connection lost on the way.
 _PASSING = ("53300", "57P01", "57P02", "57P03", "57P05", "08")
@@ -47,6 +54,36 @@ def pause_before(attempt: int) -> float:
     """
     # Jitter only spreads load, so it need not be unpredictable.
     return random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt, 16)))  # noqa: S311
+
+
+class Bucket:
+    """Retries that one execution environment may make, over all its invocations, so that a database that is down
+    is not hammered. It holds `burst` tokens, gets `rate` more each second, and each retry takes one.
+    """
+
+    def __init__(self, attempts: int, burst: int, rate: float) -> None:
+        """Parameters: `attempts`, retries of one connect or one transaction; `burst`; `rate`, per second."""
+        self._attempts = attempts
+        self._burst = burst
+        self._rate = rate
+        self._tokens = float(burst)
+        self._as_of = time.monotonic()
+
+    def refuse(self, attempts: int) -> str | None:
+        """Take a token for one more retry.
+
+        Parameters: `attempts`, made so far.
+        Returns: None if the retry may be made, else why not.
+        """
+        if attempts > self._attempts:
+            return f"retry_attempts={self._attempts} allows no more"
+        now = time.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._as_of) * self._rate)
+        self._as_of = now
+        if self._tokens < 1:
+            return f"this environment has made too many retries (retry_burst={self._burst}, retry_rate={self._rate:g})"
+        self._tokens -= 1
+        return None
 
 
 def connect_may_succeed_later(sqlstate: str | None, message: str) -> bool:

@@ -75,8 +75,23 @@ def test_reuse_sends_not_one_byte_more_than_psycopg_itself(
 
         for _ in range(3):
             assert traffic(lambda: handler({}, Context())) == expected
-        assert traffic(lambda: db.transaction(select_one)) == expected
         assert relay.accepted == 2
+
+
+def test_transaction_takes_as_many_round_trips_as_psycopg_itself(
+    database: Database, relay_to: Callable[[int], Relay]
+) -> None:
+    relay = relay_to(database.server.port)
+    with connected(database, port=relay.port) as db:
+
+        @db.handler
+        def handler(event: object, context: object) -> None:
+            db.transaction(select_one)
+
+        for _ in range(3):
+            before = relay.round_trips
+            handler({}, Context())
+            assert relay.round_trips - before == len(["BEGIN", "SELECT 1", "COMMIT"])
 
 
 def test_a_long_idle_connection_is_pinged_and_kept(database: Database, relay_to: Callable[[int], Relay]) -> None:
@@ -113,7 +128,8 @@ def test_what_the_handler_set_on_the_connection_does_not_reach_the_next_invocati
             assert conn.info.backend_pid == pid
             assert (conn.autocommit, conn.isolation_level, conn.read_only, conn.deferrable) == (False, None, None, None)
             assert conn.execute("SELECT 1").fetchone() == (1,)
-            assert type(conn.cursor()) is psycopg.Cursor
+            assert isinstance(conn.cursor(), psycopg.Cursor)
+            assert not isinstance(conn.cursor(), psycopg.ClientCursor)
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1", "SELECT 1/0"], ids=["in progress", "failed"])
@@ -174,7 +190,7 @@ def test_a_block_that_never_ended_does_not_block_the_next_invocation(
 
 def test_a_notification_that_came_while_idle_is_kept_and_so_is_the_connection(database: Database) -> None:
     received: list[str] = []
-    with connected(database) as db:
+    with connected(database) as db, db.invocation():
         with db.connection() as conn:
             conn.execute("LISTEN news")
             conn.add_notify_handler(lambda notify: received.append(notify.payload))

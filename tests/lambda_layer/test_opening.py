@@ -82,7 +82,7 @@ def test_a_connection_that_the_network_ended_while_idle_is_replaced(
 def test_a_connection_lost_without_a_word_is_found_by_the_ping(
     database: Database, relay_to: Callable[[int], Relay], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.database.PING_TIMEOUT", 0.2)
+    monkeypatch.setattr("tidegate.core.PING_TIMEOUT", 0.2)
     relay = relay_to(database.server.port)
     with connected(database, port=relay.port, idle_check=0, connect_timeout=0.3) as db:
         pid = backend_of(db)

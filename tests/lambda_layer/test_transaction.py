@@ -246,7 +246,7 @@ def test_nothing_is_lost_or_doubled_over_many_resets(
     caplog.set_level(logging.ERROR)
     relay = relay_to(counted.server.port)
     committed = unknown = 0
-    with connected(counted, port=relay.port) as db:
+    with connected(counted, port=relay.port, retry_burst=1000) as db:
         for round_ in range(60):
             relay.reset_at((b"BEGIN", b"UPDATE", b"COMMIT")[round_ % 3], after_answer=bool(round_ // 3 % 2))
             before = value_of(counted)

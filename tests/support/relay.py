@@ -31,10 +31,18 @@ class _Mode(Enum):
     BLACK_HOLE = auto()
 
 
+class _End(Enum):
+    RESET = auto()
+    SWALLOW = auto()
+    HALF_OPEN = auto()
+
+
 @dataclass
 class _Trap:
     pattern: bytes
     after_answer: bool
+    end: _End = _End.RESET
+    from_server: bool = False
 
 
 @dataclass(eq=False)
@@ -53,8 +61,11 @@ class _Pair:
     client: _Side
     server: _Side
     tail: bytes = b""
-    sprung: bool = False
+    tail_from_server: bytes = b""
+    sprung: _Trap | None = None
     lossy: bool = False
+    swallowing: bool = False
+    client_spoke_last: bool = False
 
     def other(self, side: _Side) -> _Side:
         return self.server if side is self.client else self.client
@@ -68,6 +79,7 @@ class Relay:
     - `port`: where clients connect.
     - `bytes_to_server`, `bytes_to_client`: forwarded so far, over all connections.
     - `accepted`: connections accepted so far.
+    - `round_trips`: how often a client spoke after its server had, over all connections.
     """
 
     def __init__(self, target_host: str, target_port: int) -> None:
@@ -75,6 +87,7 @@ class Relay:
         self.bytes_to_server = 0
         self.bytes_to_client = 0
         self.accepted = 0
+        self.round_trips = 0
         self._mode = _Mode.FORWARD
         self._sizes: Callable[[], int] = lambda: CHUNK
         self._trap: _Trap | None = None
@@ -127,7 +140,30 @@ class Relay:
         Parameters: `after_answer`, True: the server gets the bytes, and the reset comes in place of its answer;
         False: the server never sees them.
         """
-        trap = _Trap(pattern, after_answer)
+        self._set_trap(_Trap(pattern, after_answer))
+
+    def swallow_at(self, pattern: bytes, *, after_answer: bool) -> None:
+        """As `reset_at`, but the connection is not ended: nothing passes on it any more, in either direction."""
+        self._set_trap(_Trap(pattern, after_answer, _End.SWALLOW))
+
+    def half_open_at(self, pattern: bytes, *, after_answer: bool) -> None:
+        """As `reset_at`, but only the server learns of the end; the client's side stays open and silent."""
+        self._set_trap(_Trap(pattern, after_answer, _End.HALF_OPEN))
+
+    def reset_at_answer(self, pattern: bytes) -> None:
+        """Reset the next connection on which the server sends `pattern`, once; the client gets what came before it."""
+        self._set_trap(_Trap(pattern, after_answer=False, from_server=True))
+
+    @property
+    def trap_is_set(self) -> bool:
+        """Whether the last trap still waits for its pattern."""
+        return self._trap is not None
+
+    def disarm(self) -> None:
+        """Forget a trap that has not been sprung."""
+        self._do(lambda: setattr(self, "_trap", None))
+
+    def _set_trap(self, trap: _Trap) -> None:
         self._do(lambda: setattr(self, "_trap", trap))
 
     def send_to_clients(self, data: bytes) -> None:
@@ -258,15 +294,21 @@ class Relay:
         if not data:
             side.ended = True
             return
-        if self._mode is _Mode.BLACK_HOLE:
+        if self._mode is _Mode.BLACK_HOLE or pair.swallowing:
             return
         if side.is_client:
+            if not pair.client_spoke_last:
+                self.round_trips += 1
+                pair.client_spoke_last = True
             if self._spring(pair, data):
                 return
             self.bytes_to_server += len(data)
         else:
-            if pair.sprung:
-                self._end(pair, reset=True)
+            pair.client_spoke_last = False
+            if pair.sprung is not None:
+                self._carry_out(pair, pair.sprung)
+                return
+            if self._spring_from_server(pair, data):
                 return
             self.bytes_to_client += len(data)
         target = pair.other(side)
@@ -275,7 +317,7 @@ class Relay:
 
     def _spring(self, pair: _Pair, data: bytes) -> bool:
         """Whether a trap ended the pair."""
-        if self._trap is None:
+        if self._trap is None or self._trap.from_server:
             return False
         window = pair.tail + data
         pair.tail = window[-len(self._trap.pattern) + 1 :] if len(self._trap.pattern) > 1 else b""
@@ -283,13 +325,37 @@ class Relay:
             return False
         trap, self._trap = self._trap, None
         if trap.after_answer:
-            pair.sprung = True
+            pair.sprung = trap
             return False
-        self._end(pair, reset=True)
+        self._carry_out(pair, trap)
         return True
 
+    def _spring_from_server(self, pair: _Pair, data: bytes) -> bool:
+        if self._trap is None or not self._trap.from_server:
+            return False
+        window = pair.tail_from_server + data
+        pair.tail_from_server = window[-len(self._trap.pattern) + 1 :]
+        if self._trap.pattern not in window:
+            return False
+        trap, self._trap = self._trap, None
+        before = data[: max(0, len(data) - (len(window) - window.index(trap.pattern)))]
+        with contextlib.suppress(OSError):
+            pair.client.sock.send(bytes(pair.client.pending) + before)
+        self._carry_out(pair, trap)
+        return True
+
+    def _carry_out(self, pair: _Pair, trap: _Trap) -> None:
+        if trap.end is _End.RESET:
+            self._end(pair, reset=True)
+            return
+        pair.swallowing = True
+        if trap.end is _End.HALF_OPEN:
+            pair.server.ended = pair.server.end_sent = True
+            # To the server it is as if the client had gone away.
+            pair.server.sock.shutdown(socket.SHUT_RDWR)
+
     def _pass_on_ends(self, pair: _Pair) -> None:
-        if self._mode is _Mode.BLACK_HOLE:
+        if self._mode is _Mode.BLACK_HOLE or pair.swallowing:
             if pair.client.ended:
                 self._end(pair, reset=False)
             return

@@ -1,0 +1,80 @@
+"""Which line of the user's code it was, and whether a statement looks as if it changed the session."""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import lru_cache
+from types import CodeType, FrameType
+from typing import NamedTuple
+
+from psycopg.sql import Composable
+
+_OURS = {"tidegate", "psycopg", "contextlib", "sqlalchemy", "asyncio"}
+
+# At the start of a text, after a semicolon, or after a comment. Not after any line break: "UPDATE t\nSET a = 1".
+_START = r"(?:^|;|\*/|--[^\n]*\n)\s*"
+_SUSPECT = re.compile(
+    _START + r"(?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|RESET\b|LISTEN\b|LOAD\b|PREPARE\b|DO\b|CALL\b)"
+    r"|\bset_config\s*\(|\bTEMP(?:ORARY)?\b|\bpg_temp\b|\bWITH\s+HOLD\b|\bpg_(?:try_)?advisory_lock|\bsetseed\s*\(",
+    re.IGNORECASE,
+)
+_PREPARES = re.compile(_START + r"(?:PREPARE\s+(?!TRANSACTION\b)|LOAD\b)", re.IGNORECASE)
+
+LONGEST_TEXT = 100_000
+"""Characters; a longer text is not searched but suspected."""
+
+
+class Place(NamedTuple):
+    """A line of code, turned into text only when it is written down."""
+
+    code: CodeType
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.code.co_filename}:{self.line}, in {self.code.co_name}"
+
+
+def place() -> Place | None:
+    """The innermost line that is neither ours nor psycopg's; None if there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _OURS:
+            return Place(frame.f_code, frame.f_lineno)
+        frame = frame.f_back
+    return None
+
+
+class Verdict(NamedTuple):
+    """What a statement may leave in the session: `suspect`, something; `lasting`, what no reset takes away."""
+
+    suspect: bool
+    lasting: bool
+
+
+INNOCENT = Verdict(False, False)
+
+
+def judge(query: object) -> Verdict:
+    """Look at a statement's text; a word too many costs one question to the server, never a wrong result."""
+    if isinstance(query, bytes):
+        query = query.decode("utf-8", "replace")
+    elif isinstance(query, Composable):
+        query = query.as_string(None)
+    elif not isinstance(query, str):
+        # A template string: its fixed parts.
+        query = " ".join(str(part) for part in getattr(query, "strings", ("SET ",)))
+    if len(query) > 2000:
+        return _judge(query)
+    return _judge_short(query)
+
+
+def _judge(text: str) -> Verdict:
+    if len(text) > LONGEST_TEXT:
+        return Verdict(True, False)
+    if _SUSPECT.search(text) is None:
+        return INNOCENT
+    return Verdict(True, _PREPARES.search(text) is not None)
+
+
+_judge_short = lru_cache(maxsize=512)(_judge)

@@ -1,0 +1,327 @@
+"""psycopg's connections, blocking and asyncio, that end in time and know what they leave behind.
+
+Both keep psycopg's interface; only methods that psycopg documents are overridden.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from time import monotonic
+from typing import Any, Self
+
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
+from psycopg.rows import TupleRow
+
+from . import blame, retry
+from .checking import is_alive
+from .deadline import LONGEST_TICK, Expired, Protocol, R, bounded, cancelled, end_of_wait, given_up, tick
+from .errors import CommitOutcomeUnknown
+
+IDLE, INTRANS = TransactionStatus.IDLE, TransactionStatus.INTRANS
+PIPELINE_OFF = PipelineStatus.OFF
+
+# What the server reports unasked when it changes. Asking libpq for these costs no round trip.
+_REPORTED = (b"TimeZone", b"DateStyle", b"client_encoding", b"search_path", b"session_authorization", b"is_superuser")
+
+Reported = tuple[bytes | None, ...]
+
+
+class Guarded:
+    """What both kinds of connection remember.
+
+    - `until`: the deadline of statements, on time.monotonic()'s clock; infinity for none.
+    - `grace`: seconds after it for cancelling and rolling back.
+    - `opened_at`: the line that began the present or the last transaction.
+    - `changed_at`: the line of the first statement that looks as if it changed the session; None if none did.
+    - `lasting`: such a statement may have left something that no reset takes away.
+    - `ending`: COMMIT or ROLLBACK is on its way, for which there is some time even after the deadline.
+    - `in_run`: `transaction()` runs a function, which must not commit.
+    - `unwritable`: the server refused to write (SQLSTATE 25006), as one that was the writer before a failover.
+    """
+
+    pgconn: PGconn
+
+    def _begin_guard(self) -> None:
+        self.until = math.inf
+        self.grace = 1.0
+        self.opened_at: blame.Place | None = None
+        self.changed_at: blame.Place | None = None
+        self.lasting = False
+        self.in_run = False
+        self.ending = False
+        self.unwritable = False
+        self.baseline = self.reported()
+
+    def reported(self) -> Reported:
+        """The session's parameters as the server has reported them."""
+        return tuple(map(self.pgconn.parameter_status, _REPORTED))
+
+    def note(self, query: object, *, keeps: bool = False) -> None:
+        """Take notice of a statement that is about to be sent.
+
+        Parameters: `query`, its text; `keeps`, whether it leaves a cursor in the session.
+        """
+        if self.pgconn.transaction_status == IDLE:
+            self.opened_at = blame.place()
+        verdict = blame.judge(query)
+        if verdict.suspect or keeps:
+            self.lasting |= verdict.lasting
+            self.changed_at = self.changed_at or blame.place()
+
+    def nothing_to_end(self) -> bool:
+        """Whether commit or rollback has nothing to do. Raises: psycopg.ProgrammingError within `transaction()`."""
+        if self.in_run:
+            raise psycopg.ProgrammingError(
+                "transaction() commits or rolls back when the function ends; leave both to it"
+            )
+        return self.pgconn.transaction_status == IDLE and self.pgconn.pipeline_status == PIPELINE_OFF
+
+    def drop(self, protocol: Generator[Any, Any, Any]) -> None:
+        """Break the connection locally, whatever the network does."""
+        protocol.close()
+        self.pgconn.finish()
+
+
+def require_alive(conn: psycopg.BaseConnection[Any]) -> None:
+    """Raises: psycopg.errors.ConnectionFailure, if the connection is lost before COMMIT was sent on it."""
+    if conn.closed or (conn.pgconn.transaction_status == INTRANS and not is_alive(conn)):
+        conn.pgconn.finish()
+        raise psycopg.errors.ConnectionFailure("the connection was lost before COMMIT was sent; nothing was committed")
+
+
+def unknown_outcome(error: psycopg.Error, *, broken: bool, xid: int | None = None) -> CommitOutcomeUnknown | None:
+    """What to raise instead of `error`, which came in place of COMMIT's answer; None if that is a definite no."""
+    if not retry.commit_outcome_unknown(error, broken=broken):
+        return None
+    return CommitOutcomeUnknown(
+        f"the connection was lost at COMMIT, which may or may not have taken effect: {error}", xid
+    )
+
+
+class Cursor(psycopg.Cursor[TupleRow]):
+    """psycopg's cursor; its connection takes notice of what is executed."""
+
+    def execute(self, query: Any, params: Any = None, **keywords: Any) -> Self:
+        self.connection.note(query)  # type: ignore[attr-defined]
+        return super().execute(query, params, **keywords)
+
+    def executemany(self, query: Any, params_seq: Iterable[Any], **keywords: Any) -> None:
+        self.connection.note(query)  # type: ignore[attr-defined]
+        super().executemany(query, params_seq, **keywords)
+
+    def stream(self, query: Any, params: Any = None, **keywords: Any) -> Iterator[TupleRow]:
+        self.connection.note(query)  # type: ignore[attr-defined]
+        return super().stream(query, params, **keywords)
+
+
+class ServerCursor(psycopg.ServerCursor[TupleRow]):
+    """psycopg's named cursor; its connection takes notice of one that outlives its transaction."""
+
+    def execute(self, query: Any, params: Any = None, **keywords: Any) -> Self:
+        self.connection.note(query, keeps=self.withhold)  # type: ignore[attr-defined]
+        return super().execute(query, params, **keywords)
+
+
+class Connection(Guarded, psycopg.Connection[TupleRow]):
+    """psycopg.Connection whose statements end at the invocation's deadline."""
+
+    def __init__(self, pgconn: PGconn) -> None:
+        super().__init__(pgconn)
+        self.cursor_factory = Cursor
+        self.server_cursor_factory = ServerCursor
+        self._begin_guard()
+
+    def wait(self, gen: Protocol[R], interval: float = LONGEST_TICK, timeout: float | None = None) -> R:
+        """Drive psycopg's protocol code, until the deadline.
+
+        Raises: DeadlineExceeded, when the statement was cancelled or, if the deadline had passed, not sent.
+        """
+        if self.until == math.inf:
+            return super().wait(gen, interval, timeout)
+        until = end_of_wait(self.until, self.grace, ending=self.ending)
+        try:
+            return super().wait(bounded(gen, until), tick(until - monotonic()), timeout)
+        except Expired:
+            pass
+        return self._stop(gen)
+
+    def _stop(self, gen: Protocol[R]) -> R:
+        end = monotonic() + self.grace
+        try:
+            self.cancel_safe(timeout=self.grace)
+            left = max(0.01, end - monotonic())
+            return super().wait(bounded(gen, monotonic() + left), tick(left))
+        except psycopg.errors.QueryCanceled as error:
+            raise cancelled() from error
+        except (Expired, OSError, psycopg.OperationalError) as error:
+            self.drop(gen)
+            raise given_up() from error
+
+    def commit(self) -> None:
+        """As psycopg's. Raises: CommitOutcomeUnknown, when the connection is lost between COMMIT and its answer."""
+        if self.nothing_to_end():
+            return
+        require_alive(self)
+        self.ending = True
+        try:
+            super().commit()
+        except psycopg.Error as error:
+            if unknown := unknown_outcome(error, broken=self.broken):
+                raise unknown from error
+            raise
+        finally:
+            self.ending = False
+
+    def rollback(self) -> None:
+        """As psycopg's; nothing to do costs nothing, even after the deadline."""
+        if self.nothing_to_end():
+            return
+        self.ending = True
+        try:
+            super().rollback()
+        finally:
+            self.ending = False
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        """As psycopg's. Raises: CommitOutcomeUnknown, when the connection is lost between COMMIT and its answer."""
+        outermost = self.pgconn.transaction_status == IDLE
+        if outermost:
+            self.opened_at = blame.place()
+        committing = False
+        try:
+            with super().transaction(savepoint_name, force_rollback) as transaction:
+                try:
+                    yield transaction
+                    if outermost:
+                        require_alive(self)
+                        committing = not force_rollback
+                finally:
+                    self.ending = True
+        except psycopg.Error as error:
+            if committing and (unknown := unknown_outcome(error, broken=self.broken)):
+                raise unknown from error
+            raise
+        finally:
+            self.ending = False
+
+
+class AsyncCursor(psycopg.AsyncCursor[TupleRow]):
+    """psycopg's cursor; its connection takes notice of what is executed."""
+
+    async def execute(self, query: Any, params: Any = None, **keywords: Any) -> Self:
+        self.connection.note(query)  # type: ignore[attr-defined]
+        return await super().execute(query, params, **keywords)
+
+    async def executemany(self, query: Any, params_seq: Iterable[Any], **keywords: Any) -> None:
+        self.connection.note(query)  # type: ignore[attr-defined]
+        await super().executemany(query, params_seq, **keywords)
+
+    def stream(self, query: Any, params: Any = None, **keywords: Any) -> Any:
+        self.connection.note(query)  # type: ignore[attr-defined]
+        return super().stream(query, params, **keywords)
+
+
+class AsyncServerCursor(psycopg.AsyncServerCursor[TupleRow]):
+    """psycopg's named cursor; its connection takes notice of one that outlives its transaction."""
+
+    async def execute(self, query: Any, params: Any = None, **keywords: Any) -> Self:
+        self.connection.note(query, keeps=self.withhold)  # type: ignore[attr-defined]
+        return await super().execute(query, params, **keywords)
+
+
+class AsyncConnection(Guarded, psycopg.AsyncConnection[TupleRow]):
+    """psycopg.AsyncConnection whose statements end at the invocation's deadline."""
+
+    def __init__(self, pgconn: PGconn) -> None:
+        super().__init__(pgconn)
+        self.cursor_factory = AsyncCursor
+        self.server_cursor_factory = AsyncServerCursor
+        self._begin_guard()
+
+    async def wait(
+        self,
+        gen: Protocol[R],
+        interval: float = LONGEST_TICK,
+        timeout: float | None = None,  # noqa: ASYNC109 -- psycopg's own
+    ) -> R:
+        """As `Connection.wait`."""
+        if self.until == math.inf:
+            return await super().wait(gen, interval, timeout)
+        until = end_of_wait(self.until, self.grace, ending=self.ending)
+        try:
+            return await super().wait(bounded(gen, until), tick(until - monotonic()), timeout)
+        except Expired:
+            pass
+        return await self._stop(gen)
+
+    async def _stop(self, gen: Protocol[R]) -> R:
+        end = monotonic() + self.grace
+        try:
+            await self.cancel_safe(timeout=self.grace)
+            left = max(0.01, end - monotonic())
+            return await super().wait(bounded(gen, monotonic() + left), tick(left))
+        except psycopg.errors.QueryCanceled as error:
+            raise cancelled() from error
+        except (Expired, OSError, psycopg.OperationalError) as error:
+            self.drop(gen)
+            raise given_up() from error
+
+    async def commit(self) -> None:
+        """As `Connection.commit`."""
+        if self.nothing_to_end():
+            return
+        require_alive(self)
+        self.ending = True
+        try:
+            await super().commit()
+        except psycopg.Error as error:
+            if unknown := unknown_outcome(error, broken=self.broken):
+                raise unknown from error
+            raise
+        finally:
+            self.ending = False
+
+    async def rollback(self) -> None:
+        """As `Connection.rollback`."""
+        if self.nothing_to_end():
+            return
+        self.ending = True
+        try:
+            await super().rollback()
+        finally:
+            self.ending = False
+
+    @asynccontextmanager
+    async def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> AsyncGenerator[psycopg.AsyncTransaction, None]:
+        """As `Connection.transaction`."""
+        outermost = self.pgconn.transaction_status == IDLE
+        if outermost:
+            self.opened_at = blame.place()
+        committing = False
+        try:
+            async with super().transaction(savepoint_name, force_rollback) as transaction:
+                try:
+                    yield transaction
+                    if outermost:
+                        require_alive(self)
+                        committing = not force_rollback
+                finally:
+                    self.ending = True
+        except psycopg.Error as error:
+            if committing and (unknown := unknown_outcome(error, broken=self.broken)):
+                raise unknown from error
+            raise
+        finally:
+            self.ending = False
+
+
+AnyConnection = Connection | AsyncConnection
