@@ -19,8 +19,9 @@ from tidegate_proxy.core.codes import (
     SHORT,
 )
 from tidegate_proxy.core.look import looks_plain
-from tidegate_proxy.core.prepared import AnswersFirst, ClientStatements
+from tidegate_proxy.core.prepared import ClientStatements
 from tidegate_proxy.core.session import Session
+from tidegate_proxy.core.statements import AnswersFirst
 from tidegate_proxy.core.suspect import is_suspect
 from tidegate_proxy.core.watch import SessionWatch
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ShutdownError
@@ -223,6 +224,11 @@ class ClientConnection:
             if server is None or self._drops:
                 start = pos
                 self._drops = self._drops and self._skip > 0
+            elif server.probe_due and not self._skip:
+                self._send(server, out, data, start, pos)
+                server.probe()
+                self._hold(data[pos:])
+                return
         while size - pos >= 5:
             kind = data[pos]
             length = data[pos + 1]
@@ -272,11 +278,11 @@ class ClientConnection:
                 if server.owed:
                     self._wait_for_answers(server, out, data, start, pos)
                     return
-                self.awaits_answers = False
+                self.awaits_answers = bool(self.watch.restoring)
             if kind == QUERY:
                 if end > size and size - pos < HOLD_LIMIT:
                     break
-                self.statements.query_sent()
+                self.statements.query_sent(self.unsynced)
                 server.request += 1
                 if end > size:
                     self.watch.long_query(data[pos + 5 :])
@@ -286,8 +292,18 @@ class ClientConnection:
                     and not looks_plain(data, pos + 5, end - 1)
                     and is_suspect(data[pos + 5 : end - 1])
                 ):
+                    sent: list[bytes] = []
+                    try:
+                        self.watch.query(server, data[pos:end], data[pos + 5 : end - 1], self.statements, sent)
+                    except AnswersFirst:
+                        self._wait_for_answers(server, out, data, start, pos)
+                        return
+                    except ClientProtocolError as error:
+                        self._send(server, out, data, start, pos)
+                        self.fail(error)
+                        return
                     out.append(data[start:pos])
-                    self.watch.query(server, data[pos:end], data[pos + 5 : end - 1], self.statements, out)
+                    out += sent
                     start = end
                 else:
                     server.owed.append(self.simple(QUERY))
@@ -299,9 +315,6 @@ class ClientConnection:
                     server.sync_ignored()
                 else:
                     server.owed.append(SYNC)
-                if self.watch.restoring and QUERY_AFTER_EXTENDED not in server.owed:
-                    out += (data[start:end], self.watch.restore(server))
-                    start = end
                 server.request += 1
                 self.unsynced = self._bound = False
             elif traits & NAMES_STATEMENT:

@@ -29,7 +29,7 @@ def _client_kinds() -> bytes:
         kinds[kind] |= SHORT
     for kind in b"PBDC":
         kinds[kind] |= NAMES_STATEMENT | BEGINS
-    for kind in b"QF":
+    for kind in b"EQF":
         kinds[kind] |= BEGINS
     return bytes(kinds)
 

@@ -12,9 +12,10 @@ cdef class ClientStatements:
     cdef dict _named
     cdef dict _fresh
     cdef bytes _unnamed
+    cdef bytes _before_query
     cdef object _unnamed_suspicion
     cdef public bint unnamed_there
 
-    cpdef query_sent(self)
+    cpdef query_sent(self, bint may_be_passed_over)
     @cython.locals(body=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t, name=bytes)
     cpdef rewrite(self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)

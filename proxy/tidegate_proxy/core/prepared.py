@@ -10,7 +10,8 @@ from tidegate_proxy.core.by_name import references, renamed
 from tidegate_proxy.core.codes import OF_STATEMENT
 from tidegate_proxy.core.look import find_nul, looks_plain
 from tidegate_proxy.core.statements import (
-    NAME_PREFIX,
+    NOBODYS,
+    AnswersFirst,
     CloseToken,
     InternalQuery,
     ParseToken,
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 _pack_length = Struct(">I").pack
 
 _EMPTY_STATEMENT = b"\0\0\0"
-_NOBODYS = NAME_PREFIX + b"none"
-_CLOSE_NOTHING = encode.close_statement(_NOBODYS)
+_CLOSE_NOTHING = encode.close_statement(NOBODYS)
 
 
 def _parse_message(name: bytes, body: bytes) -> bytes:
@@ -44,10 +44,6 @@ def _renamed(
     """The message `data[pos:end]`, of which `data[pos:limit]` is there, with `name` for `data[name_at:name_end]`."""
     length = end - pos - 1 + len(name) - (name_end - name_at)
     return data[pos : pos + 1], _pack_length(length), data[pos + 5 : name_at], name, data[name_end:limit]
-
-
-class AnswersFirst(Exception):  # noqa: N818 -- no error
-    """What a message means depends on the answer to an earlier request."""
 
 
 class ClientStatements:
@@ -64,11 +60,18 @@ class ClientStatements:
         # The body of the latest Parse without a name, and whether the present server connection has it.
         self._unnamed: bytes | None = None
         self._unnamed_suspicion: Suspicion | None = None
+        # The one that a Query destroys unless the server passes over it.
+        self._before_query: bytes | None = None
         self.unnamed_there = False
 
-    def query_sent(self) -> None:
+    def query_sent(self, may_be_passed_over: bool) -> None:
         """A simple query destroys the unnamed statement."""
+        self._before_query = self._unnamed if may_be_passed_over else None
         self._unnamed = None
+
+    def query_passed_over(self) -> None:
+        """The server has not read it."""
+        self._unnamed = self._before_query
 
     def rewrite(
         self, server: ServerConnection, kind: int, data: bytes, pos: int, limit: int, end: int
@@ -105,7 +108,7 @@ class ClientStatements:
                 return None
             if self._unnamed is None:
                 # There may be somebody else's.
-                return _renamed(data, pos, limit, end, name_at, name_end, _NOBODYS)
+                return _renamed(data, pos, limit, end, name_at, name_end, NOBODYS)
             # The unnamed statement of an earlier transaction, on another server connection.
             self.unnamed_there = True
             server.owed.append(ParseToken(swallow=True))
@@ -113,7 +116,7 @@ class ClientStatements:
         statement = self._named.get(name)
         if statement is None:
             # It may have been prepared by SQL.
-            return _renamed(data, pos, limit, end, name_at, name_end, _NOBODYS) if name in server.stray_names else None
+            return _renamed(data, pos, limit, end, name_at, name_end, NOBODYS) if name in server.stray_names else None
         if kind == BIND and statement.suspicion is not None:
             self._watch.bound(statement.suspicion, data, name_end, end)
         before: list[bytes] = []
@@ -194,11 +197,13 @@ class ClientStatements:
         """DEALLOCATE and EXECUTE in SQL know protocol-level statements by the client's name: give the server's.
 
         Parameters: what must go before the text is appended to `out`; `apart`, as a request of its own.
-        Returns: the text to send instead.
+        Returns: the text to send instead. Raises: AnswersFirst, before anything was done.
         """
         if not self._named or server.copy_in:
             return text
         found = references(text, server.reads_standard_strings)
+        for reference in found:
+            self._see_that_it_is_parsed(server, reference.name)
         for reference in found:
             statement = self._named.get(reference.name)
             if reference.deallocates:
@@ -217,7 +222,7 @@ class ClientStatements:
     def _prepare_apart(self, server: ServerConnection, statement: Statement) -> bytes:
         # With a Sync of its own: after a Parse that failed the server would not even answer the Query behind it.
         messages = _parse_message(statement.name, statement.body) + encode.sync()
-        if statement.name in server.prepared:
+        if statement.name in server.prepared or statement.name in server.stray_names:
             messages = encode.close_statement(statement.name) + messages
         server.prepared[statement.name] = statement
 
@@ -250,7 +255,7 @@ class ClientStatements:
         return server.unconfirmed.get(statement.name, server.request) != server.request
 
     def _parse_on(self, server: ServerConnection, statement: Statement, out: list[bytes], token: ParseToken) -> None:
-        if statement.name in server.prepared:
+        if statement.name in server.prepared or statement.name in server.stray_names:
             server.owed.append(CloseToken(swallow=True))
             out.append(encode.close_statement(statement.name))
         server.owed.append(token)

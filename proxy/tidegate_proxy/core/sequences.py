@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tidegate_proxy.core.statements import InternalQuery
+from tidegate_proxy.core.statements import AnswersFirst, InternalQuery
 from tidegate_proxy.core.suspect import SEQUENCE
+from tidegate_proxy.errors import ClientProtocolError
 from tidegate_proxy.protocol import encode
-from tidegate_proxy.protocol.wire import IDLE, IN_FAILED_TRANSACTION
+from tidegate_proxy.protocol.wire import IN_FAILED_TRANSACTION
 
 if TYPE_CHECKING:
     from tidegate_proxy.core.client import ClientConnection
@@ -61,19 +62,33 @@ class SequenceUse:
         return self._discard(server) if discard else b""
 
     def read(self, server: ServerConnection, text: bytes) -> bytes:
-        """currval or lastval is about to be called. Returns: what goes ahead of it."""
+        """currval or lastval is about to be called.
+
+        Returns: what goes ahead of it. Raises: AnswersFirst; ClientProtocolError where another client's value could be
+        told and nothing can be sent ahead.
+        """
         client = self._client
-        client.owner.sequences_are_read(client)
-        if SEQUENCE in client.session.pins or self._used:
+        if SEQUENCE in client.session.pins or self._used or server.status == IN_FAILED_TRANSACTION:
+            client.owner.sequences_are_read(client)
             return b""
-        if server.status == IN_FAILED_TRANSACTION or client.unsynced or not server.owes_nothing_to_client:
-            return b""
-        if server.status == IDLE and b"insert" in text.lower():
-            return b""  # both in one
-        if self._server:
-            client.owner.pins_sequences = True
         # In a pool where nobody has read them so far they may be another's.
-        return self._discard(server) if server.sequences_of != client.pid else b""
+        foreign = server.sequences_of != client.pid
+        if foreign and not client.unsynced and not server.owes_nothing_to_client:
+            raise AnswersFirst
+        client.owner.sequences_are_read(client)
+        if foreign and client.unsynced:
+            raise ClientProtocolError(
+                "the value of a sequence that another client has used cannot be told apart here",
+                sqlstate="55000",
+                hint="This can happen once, when currval or lastval are first used: repeat the transaction.",
+            )
+        if self._server and b"insert" not in text.lower():
+            client.owner.pins_sequences = True
+        return self._discard(server) if foreign else b""
+
+    def forgotten(self) -> None:
+        """The client has discarded them."""
+        self._server = 0
 
     def _discard(self, server: ServerConnection) -> bytes:
         server.sequences_of = self._client.pid

@@ -4,7 +4,7 @@ from tidegate_proxy.core.borrowing cimport Borrowing
 from tidegate_proxy.core.client cimport ClientConnection
 from tidegate_proxy.core.statements cimport CloseToken, InternalQuery, ParseToken
 
-cdef int IDLE, QUERY, SYNC, FLUSH, FUNCTION_CALL, READY_FOR_QUERY, NOTIFICATION_RESPONSE, COMMAND_COMPLETE
+cdef int IDLE, IN_FAILED_TRANSACTION, QUERY, SYNC, FLUSH, FUNCTION_CALL, READY_FOR_QUERY, NOTIFICATION_RESPONSE, COMMAND_COMPLETE
 cdef int PARSE_COMPLETE, CLOSE_COMPLETE, ERROR_RESPONSE, COPY_IN_RESPONSE, ROW_DESCRIPTION, EMPTY_QUERY_RESPONSE
 cdef int PARAMETER_STATUS, COPY_DONE, PORTAL_SUSPENDED, DATA_ROW
 cdef int FORWARDED, UNKNOWN, QUERY_AFTER_EXTENDED
@@ -41,6 +41,7 @@ cdef class ServerConnection:
     cdef public Py_ssize_t executes
     cdef public Py_ssize_t flushed
     cdef public bint ends_preparing
+    cdef public bint probe_due
     cdef public dict reported
     cdef public object fatal
     cdef public bint closing

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from tidegate_proxy.core.codes import FORWARDED, FROM_SERVER, QUERY_AFTER_EXTENDED, READ_TAGS, UNKNOWN
-from tidegate_proxy.core.statements import NAME_PREFIX, CloseToken, InternalQuery, ParseToken, Statement
+from tidegate_proxy.core.statements import NAME_PREFIX, NOBODYS, CloseToken, InternalQuery, ParseToken, Statement
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ServerProtocolError, TargetUnavailableError
 from tidegate_proxy.protocol import decode, encode
 from tidegate_proxy.protocol.rows import parse_data_row
@@ -66,6 +66,10 @@ def _no_transactions() -> ProxyError:
         sqlstate="0A000",
         hint='Send single statements, or set pool_mode = "transaction" for this database or user.',
     )
+
+
+def _nothing(_: InternalQuery) -> None:
+    pass
 
 
 class ServerOwner(Protocol):
@@ -150,6 +154,8 @@ class ServerConnection:
         # others there were.
         self._held_ready = b""
         self._probed = 0
+        # It is to be probed, once the message is complete that the client is sending.
+        self.probe_due = False
         self._waiters: list[asyncio.Future[None]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -332,6 +338,7 @@ class ServerConnection:
                 if tag == b"DISCARD ALL\0":
                     self.sequences_of, self.sequences_used = self.client.pid, False
                     self.client.session.all_discarded()
+                    self.client.watch.sequences.forgotten()
         elif tag == b"DEALLOCATE\0" and self.deallocating:
             deallocated = self.deallocating.pop(0)
             if deallocated is not None:
@@ -348,6 +355,7 @@ class ServerConnection:
             if self.client is not None:
                 self.sequences_of = self.client.pid
                 self.client.session.sequences_forgotten()
+                self.client.watch.sequences.forgotten()
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed
@@ -365,7 +373,7 @@ class ServerConnection:
         if self.client is not None and b"\0RRevalidateCachedQuery\0" in body:
             # "cached plan must not change result type", in whatever language: who prepares anew needs a new plan.
             self.client.owner.schema_changed()
-        if b"\0C26000\0" in body[:80] and NAME_PREFIX in body:
+        if b"\0C26000\0" in body[:80] and NAME_PREFIX in body and NOBODYS not in body:
             # Something out of sight, a function say, has deallocated what was prepared here.
             self.stray_names += self.prepared
             self.prepared.clear()
@@ -382,7 +390,10 @@ class ServerConnection:
         elif not (in_copy or self._settling or self._internal):
             request = self._next_request
             if request == QUERY_AFTER_EXTENDED:
-                self._probe()
+                if self.client is not None and self.client.mid_message:
+                    self.probe_due = True
+                else:
+                    self.probe()
             elif request is None and self.client is not None and self.client.unsynced:
                 self.client.passed_over()
         return True
@@ -392,9 +403,8 @@ class ServerConnection:
         self.copy_in = True
         before = list(self.owed)
         self.owed.clear()
-        while before and before[0] == COPY_DONE:
-            before.pop(0)
-        extended = bool(before) and before[0] == SYNC
+        request = next((token for token in before if token != COPY_DONE), None)
+        extended = request == SYNC
         if not extended and before:
             self.owed.append(before.pop(0))
         while before and before[0] != COPY_DONE:
@@ -434,14 +444,17 @@ class ServerConnection:
             client = self.client
             if self._held_ready:
                 passed_over = self._probed < sum(1 for token in owed if isinstance(token, int) and token != COPY_DONE)
-                if passed_over and SYNC not in owed and client is not None:
-                    client.passed_over()
+                if passed_over and client is not None:
+                    client.statements.query_passed_over()
+                    if SYNC not in owed:
+                        client.passed_over()
                 self._held_ready = b""
             owed.clear()
             self._settling = _NOTHING
             self.uncertain = False
             self._all_answered(True)
-            if client is not None and self.client is client:
+            # It may have got this same connection again, and be blocked for another reason.
+            if client is not None and self.client is client and not (self._settling or self.ends_preparing):
                 client.unblock()
             return
         answered = self.uncertain
@@ -480,7 +493,7 @@ class ServerConnection:
             client.prepared(failed=failed)
             self._all_answered(True)
             # After an error the client goes on only without a server connection: `release_if_done` unblocks it.
-            if not failed and self.client is client:
+            if not failed and self.client is client and not (self._settling or self.ends_preparing):
                 client.unblock()
         elif not answered:
             self._violation(READY_FOR_QUERY)
@@ -500,11 +513,12 @@ class ServerConnection:
         """Whether the next ReadyForQuery answers the Sync that we sent after a client's Flush."""
         return self._next_request == FLUSH
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
         """Find out whether the error is that of a Query, or of something before it, so that the Query is passed over.
 
         All that can still come before our answers are the ReadyForQuery of what the client has sent.
         """
+        self.probe_due = False
         self._settling = _PROBED
         self._probed = 0
         if self.client is not None:
@@ -547,8 +561,15 @@ class ServerConnection:
             if self.owed:
                 return
             if self.stray_names and self.status == IDLE:
-                self._close_strays()
+                self.close_strays()
                 return
+            if client.watch.restoring:
+                restore = client.watch.restore(self.status)
+                if restore:
+                    # It can fail only where nothing was reset.
+                    self.begin_internal(_nothing)
+                    self.transport.write(restore)
+                    return
             check = client.watch.next_check(not internal) if self.status == IDLE else None
             if check is not None:
                 self.ask(client, check)
@@ -556,9 +577,10 @@ class ServerConnection:
                 return
         self.release_if_done()
 
-    def _close_strays(self) -> None:
+    def close_strays(self) -> None:
+        """Close what may be prepared here and is in nobody's books."""
         names, self.stray_names = self.stray_names, []
-        self.begin_internal(lambda _: None)
+        self.begin_internal(_nothing)
         self.transport.write(b"".join(encode.close_statement(name) for name in names) + encode.sync())
 
     def ask(self, client: ClientConnection, check: Check) -> None:
@@ -639,6 +661,9 @@ class ServerConnection:
             return
         self.client = None
         self.last_client = client.pid
+        if self.sequences_of != client.pid:
+            # It may have used some, unseen.
+            self.sequences_of = 0
         if client.write_blocked:
             self.transport.resume_reading()
         client.server_detached()
@@ -652,6 +677,7 @@ class ServerConnection:
         self.client = None
         if client is not None:
             self.last_client = client.pid
+            self.sequences_of = 0
         self.abandoned = True
         if client is not None and client.write_blocked:
             self.transport.resume_reading()

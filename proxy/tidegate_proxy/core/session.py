@@ -97,11 +97,9 @@ class Session:
         return set(new)
 
     def restored_by(self, suspicion: Suspicion) -> dict[str, str]:
-        """The parameters that go back to what the StartupMessage said; left to itself the server goes back further.
-
-        Not those that the same text also sets: who knows which it does last."""
+        """The parameters that may go back to what the StartupMessage said; the server by itself goes back further."""
         names = self.startup if suspicion.reset_all else suspicion.reset
-        return {name: self.startup[name] for name in names if name in self.startup and name not in suspicion.names}
+        return {name: self.startup[name] for name in names if name in self.startup}
 
     def something_ran(self) -> None:
         """A transaction has ended that may have ended what pins the client."""

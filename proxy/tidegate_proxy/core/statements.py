@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tidegate_proxy.core.suspect import Suspicion
 
 NAME_PREFIX = b"tidegate_"
+NOBODYS = NAME_PREFIX + b"none"
+"""The name of a statement that does not exist."""
 
 
 class Statement:
@@ -59,6 +61,10 @@ def intern_statement(body: bytes, context: bytes = b"", suspicion: Suspicion | N
 def private_statement(body: bytes, suspicion: Suspicion | None) -> Statement:
     """A Statement of one client's own, for a text that may mean something else than to others."""
     return Statement(NAME_PREFIX + b"private_%d" % next(_private_numbers), body, suspicion, private=True)
+
+
+class AnswersFirst(Exception):  # noqa: N818 -- no error
+    """What a message means depends on the answer to an earlier request."""
 
 
 class ParseToken:

@@ -9,6 +9,7 @@ cdef class SessionWatch:
     cdef bint _meaning_changed
     cdef object _scanned
     cdef public dict restoring
+    cdef Py_ssize_t _restored_within
     cdef public bint schema_changed
     cdef public SequenceUse sequences
     cdef public Session session

@@ -16,10 +16,10 @@ from tidegate_proxy.core.suspect import (
     examine_part,
     is_part_suspect,
 )
-from tidegate_proxy.pool.session import changes
+from tidegate_proxy.pool.session import restored_where_reset
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.rows import arguments
-from tidegate_proxy.protocol.wire import IDLE, QUERY
+from tidegate_proxy.protocol.wire import IDLE, IN_FAILED_TRANSACTION, QUERY
 
 if TYPE_CHECKING:
     from tidegate_proxy.core.check import Check
@@ -61,8 +61,10 @@ class SessionWatch:
         self.schema_changed = False
         # Something may have been set in the transaction under way, if only for its time.
         self._meaning_changed = False
-        # Parameters of the StartupMessage that a statement of the request under way resets.
+        # Parameters of the StartupMessage that a statement since the last answer may have reset.
         self.restoring: dict[str, str] = {}
+        # How many of them have been restored within the transaction under way.
+        self._restored_within = 0
         self.sequences = SequenceUse(client)
 
     @property
@@ -104,10 +106,11 @@ class SessionWatch:
             self._defaults_changed = True
         if suspicion.forgets:
             self._client.awaits_answers = True
-        for name in suspicion.names & self.restoring.keys():
-            del self.restoring[name]
         if self.session.startup and (suspicion.reset or suspicion.reset_all):
             self.restoring |= self.session.restored_by(suspicion)
+            self._restored_within = 0
+            # Until it is restored the server is at its own beginning, not at that of the client's session.
+            self._client.awaits_answers = True
 
     def bound(self, suspicion: Suspicion, data: bytes, pos: int, end: int) -> None:
         """A suspect statement is bound; `data[pos:end]` is what follows its name in the Bind message."""
@@ -115,13 +118,23 @@ class SessionWatch:
             suspicion = suspicion.with_bound(arguments(data, pos, end, suspicion.bound))
         self.suspect(suspicion)
 
-    def restore(self, server: ServerConnection) -> bytes:
-        """What goes behind a request that resets parameters: RESET goes back to the server's value, but the client's
-        session has begun with that of its StartupMessage."""
-        restored, self.restoring = self.restoring, {}
-        # It fails only where the request has failed too, and so has reset nothing.
-        server.begin_internal(_nothing)
-        return encode.query(changes({}, restored))
+    def restore(self, status: int) -> bytes:
+        """What follows a request that may have reset parameters: RESET goes back to the server's value, but the session
+        has begun with that of the client's StartupMessage.
+
+        Parameters: `status`, that of the transaction. Once it has ended the same is to be done again, for what was set
+        for its time only has hidden what was reset.
+        """
+        if status == IN_FAILED_TRANSACTION:
+            return b""
+        if status == IDLE:
+            restored, self.restoring = self.restoring, {}
+        elif self._restored_within == len(self.restoring):
+            return b""
+        else:
+            restored = self.restoring
+        self._restored_within = len(self.restoring)
+        return encode.query(restored_where_reset(restored))
 
     def query(
         self, server: ServerConnection, message: bytes, text: bytes, statements: ClientStatements, out: list[bytes]
@@ -138,12 +151,9 @@ class SessionWatch:
             renamed = statements.by_server_name(server, text, out, apart=True)
             if renamed is not text:
                 message = encode.query(renamed)
-        owed = self._client.simple(QUERY)
-        server.owed.append(owed)
+        server.owed.append(self._client.simple(QUERY))
         out.append(message)
-        if self.restoring and owed == QUERY:
-            out.append(self.restore(server))
-        if suspicion is not None and suspicion.sure_end and first:
+        if suspicion is not None and suspicion.sure_end and first and not self.restoring:
             # It ends its own transaction, so asking in the same breath spares a round trip.
             check = self.session.next_check(server.applied, in_advance=True)
             if check is not None:

@@ -53,6 +53,9 @@ async def reset(
         await server.all_answered()
     if server.status != IDLE:
         await server.run("ROLLBACK")
+    if server.stray_names:
+        server.close_strays()
+        await server.all_answered()
     if pinned:
         result = await server.run("DISCARD ALL")
         if result.error is not None:

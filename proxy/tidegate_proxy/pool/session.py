@@ -55,3 +55,17 @@ def changes(current: Mapping[str, str], wanted: Mapping[str, str]) -> str:
         else:
             statements.append(f"SET {identifier(name)} TO {literal(value)}")
     return ";".join(statements)
+
+
+def restored_where_reset(parameters: Mapping[str, str]) -> str:
+    """SQL that sets each of these parameters that has no value of the session's, as after a RESET."""
+    # The role comes last: it decides what may be set.
+    names = sorted(parameters, key=lambda name: name in _WHO)
+    values = ", ".join(f"({literal(name)}, {literal(parameters[name])})" for name in names)
+    return (
+        f"SELECT pg_catalog.set_config(n, v, false) FROM (VALUES {values}) AS restored (n, v) WHERE CASE"  # noqa: S608
+        " WHEN EXISTS (SELECT FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n)"
+        " THEN NOT EXISTS (SELECT FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n AND source = 'session')"
+        # Those that are not listed: the role, and custom ones.
+        " ELSE COALESCE(pg_catalog.current_setting(n, true), '') IN ('', 'none') END"
+    )

@@ -1,0 +1,135 @@
+"""Each script's answers and values through the proxy are those of PostgreSQL."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.proxy import ProxyProcess
+from tests.support.rawclient import RawClient, bind, describe, execute, parse
+
+from tidegate_proxy.protocol import encode, wire
+from tidegate_proxy.protocol.decode import parse_error_fields
+
+Q, S = encode.query, encode.sync()
+END = encode.copy_fail("end") + S + Q("")
+LOOK = Q("SELECT current_setting('work_mem')")
+CLOSE = encode.close_statement(b"")
+DONE = encode.message(wire.COPY_DONE, b"")
+SET = Q("SET work_mem TO '77MB'")
+
+
+def run(sql: bytes) -> bytes:
+    return parse(b"", sql) + bind() + execute()
+
+
+SCRIPTS = {
+    "extended RESET skipped": [SET, run(b"SELECT 1/0") + run(b"RESET ALL") + S, LOOK],
+    "RESET in a failing Query": [SET, Q("RESET work_mem; SELECT 1/0"), LOOK],
+    "RESET behind the error in a Query": [SET, Q("SELECT 1/0; RESET work_mem"), LOOK],
+    "RESET rolled back in its Query": [SET, Q("BEGIN; RESET work_mem; ROLLBACK"), LOOK],
+    "RESET rolled back to a savepoint": [
+        SET,
+        Q("BEGIN; SAVEPOINT a; RESET work_mem; ROLLBACK TO a"),
+        LOOK,
+        Q("COMMIT"),
+        LOOK,
+    ],
+    "RESET passed over": [SET, run(b"SELECT 1/0") + Q("RESET ALL") + S, run(b"SELECT 1") + S, LOOK],
+    "RESET bound, not executed": [SET, parse(b"r", b"RESET work_mem") + bind(b"", b"r") + S, LOOK],
+    "RESET, then SET LOCAL, in one request": [
+        Q("BEGIN"),
+        run(b"RESET ALL") + run(b"SET LOCAL work_mem TO '9MB'") + S,
+        LOOK,
+    ],
+    "RESET behind Close, then SET LOCAL": [
+        CLOSE + Q("RESET work_mem"),
+        LOOK,
+        Q("BEGIN"),
+        Q("SET LOCAL work_mem TO '9MB'"),
+        run(b"SELECT 1") + S,
+        LOOK,
+    ],
+    "RESET, then COPY, in one Query": [Q("RESET work_mem; COPY ints FROM STDIN") + DONE, LOOK],
+    "RESET, then COPY, in one request": [run(b"RESET work_mem") + run(b"COPY ints FROM STDIN") + DONE + S, LOOK],
+    "Execute behind a failed Query": [run(b"SELECT 1") + Q("SELECT nonsense") + execute() + S],
+    "Describe and Flush behind a failed Query": [
+        CLOSE + Q("SELECT nonsense") + describe(b"P", b"") + encode.flush() + S
+    ],
+    "two COPY at once": [(run(b"COPY ints FROM STDIN") + DONE + S) * 2],
+    "unnamed statement behind a Query passed over": [run(b"SELECT 1/0") + Q("SELECT 1") + S + bind() + S],
+    "EXECUTE of a Parse that is skipped": [bind(b"", b"nobody") + parse(b"s", b"SELECT 1") + S + Q("EXECUTE s")],
+    "no unnamed statement in a savepoint": [
+        parse(b"s", b"SELECT 1") + S,
+        Q("BEGIN; SAVEPOINT a"),
+        bind() + S,
+        Q("ROLLBACK TO a"),
+        bind(b"", b"s") + execute() + S,
+        Q("COMMIT"),
+    ],
+}
+
+
+def answers(client: RawClient, script: list[bytes]) -> list[tuple[str, str]]:
+    found = []
+    for request in script:
+        client.send(request + END)
+        last = ""
+        while not (last == "I" and found[-1][0] == "Z"):
+            last = found[-1][0] if found else ""
+            kind, body = client.read()
+            if kind != "S":
+                found.append(
+                    (kind, parse_error_fields(body)["C"] if kind == "E" else repr(body) if kind in "DCZ" else "")
+                )
+    return found
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_as_on_postgresql(narrow_proxy: ProxyProcess, name: str) -> None:
+    options = "-c work_mem=2MB"
+    with (
+        RawClient(narrow_proxy.database.parameters, options=options) as direct,
+        RawClient(narrow_proxy.parameters, options=options) as one,
+    ):
+        direct.query("CREATE TABLE ints (n int)")
+        assert answers(one, SCRIPTS[name]) == answers(direct, SCRIPTS[name])
+    with RawClient(narrow_proxy.parameters, timeout=4) as two:
+        assert ("D", b"\0\x01\0\0\0\x034MB") in two.query("SHOW work_mem")
+
+
+def test_who_vanishes_after_a_bind_of_nothing_leaves_statements_usable(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as two:
+        two.send(parse(b"s", b"SELECT 1") + S)
+        two.read_until()
+        with RawClient(narrow_proxy.parameters) as one:
+            one.query("BEGIN")
+            one.send(bind() + S)
+            one.read_until()
+        two.send(bind(b"", b"s") + execute() + S)
+        assert two.kinds_until() == "2DCZ"
+
+
+@pytest.mark.parametrize(
+    "taken", ["WITH n AS (INSERT INTO t DEFAULT VALUES RETURNING id) SELECT id FROM n", "UPDATE t SET id = DEFAULT"]
+)
+def test_numbers_taken_out_of_sight(narrow_proxy: ProxyProcess, taken: str) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.query("CREATE TABLE t (id serial); INSERT INTO t DEFAULT VALUES")
+        two.query("SELECT 1")
+        one.query(taken)
+        # Behind another statement of the same request, and with nothing known of the pool: not even an answer is safe.
+        two.send(run(b"SELECT 1") + run(b"SELECT lastval()") + S)
+        assert two.error_until("E")["C"] == "55000"
+    with RawClient(narrow_proxy.parameters) as three:
+        three.send(run(b"SELECT 1") + run(b"SELECT lastval()") + S)
+        assert three.error_until()["C"] == "55000"
+
+
+@pytest.mark.parametrize("cut", [9, 10, 11])
+def test_the_probe_waits_for_the_end_of_a_message(narrow_proxy: ProxyProcess, cut: int) -> None:
+    late = encode.copy_fail("late")
+    with RawClient(narrow_proxy.parameters, timeout=4) as one:
+        one.send(describe(b"S", b"nobody") + Q("SELECT 1") + late[:cut])
+        assert one.read()[0] == "E"
+        one.send(late[cut:] + S + Q("SELECT 2"))
+        assert one.kinds_until() == "Z"
+        assert one.kinds_until() == "TDCZ"
