@@ -80,6 +80,10 @@ class Guarded:
             )
         return self.pgconn.transaction_status == IDLE and self.pgconn.pipeline_status == PIPELINE_OFF
 
+    def in_failed_transaction(self) -> bool:
+        """Whether nothing but ROLLBACK would do anything; it is what psycopg then sends, if it sends anything."""
+        return self.pgconn.transaction_status == TransactionStatus.INERROR
+
     def drop(self, protocol: Generator[Any, Any, Any]) -> None:
         """Break the connection locally, whatever the network does."""
         protocol.close()
@@ -142,7 +146,7 @@ class Connection(Guarded, psycopg.Connection[TupleRow]):
         """
         if self.until == math.inf:
             return super().wait(gen, interval, timeout)
-        until = end_of_wait(self.until, self.grace, ending=self.ending)
+        until = end_of_wait(self.until, self.grace, ending=self.ending or self.in_failed_transaction())
         try:
             return super().wait(bounded(gen, until), tick(until - monotonic()), timeout)
         except Expired:
@@ -150,9 +154,9 @@ class Connection(Guarded, psycopg.Connection[TupleRow]):
         return self._stop(gen)
 
     def _stop(self, gen: Protocol[R]) -> R:
-        end = monotonic() + self.grace
+        end = self.until + self.grace
         try:
-            self.cancel_safe(timeout=self.grace)
+            self.cancel_safe(timeout=max(0.01, end - monotonic()))
             left = max(0.01, end - monotonic())
             return super().wait(bounded(gen, monotonic() + left), tick(left))
         except psycopg.errors.QueryCanceled as error:
@@ -254,7 +258,7 @@ class AsyncConnection(Guarded, psycopg.AsyncConnection[TupleRow]):
         """As `Connection.wait`."""
         if self.until == math.inf:
             return await super().wait(gen, interval, timeout)
-        until = end_of_wait(self.until, self.grace, ending=self.ending)
+        until = end_of_wait(self.until, self.grace, ending=self.ending or self.in_failed_transaction())
         try:
             return await super().wait(bounded(gen, until), tick(until - monotonic()), timeout)
         except Expired:
@@ -262,9 +266,9 @@ class AsyncConnection(Guarded, psycopg.AsyncConnection[TupleRow]):
         return await self._stop(gen)
 
     async def _stop(self, gen: Protocol[R]) -> R:
-        end = monotonic() + self.grace
+        end = self.until + self.grace
         try:
-            await self.cancel_safe(timeout=self.grace)
+            await self.cancel_safe(timeout=max(0.01, end - monotonic()))
             left = max(0.01, end - monotonic())
             return await super().wait(bounded(gen, monotonic() + left), tick(left))
         except psycopg.errors.QueryCanceled as error:

@@ -30,8 +30,8 @@ PING_TIMEOUT = 2.0
 GRACE_OUTSIDE = 2.0
 """Seconds for cancelling and cleaning up where no Lambda context sets a limit."""
 
-CLEANING_TIMEOUT = 2.0
-"""Seconds after which a connection that cannot be restored by then is replaced."""
+CLEANING_TIMEOUT = 4.0
+"""Seconds after a fraction of which a connection that cannot be restored by then is replaced."""
 
 IDLE, INERROR = TransactionStatus.IDLE, TransactionStatus.INERROR
 
@@ -100,14 +100,15 @@ class Core:
         conn = self.conn
         if conn is not None and self._pid == os.getpid():
             conn.in_run = False
-            conn.until = time.monotonic() + min(CLEANING_TIMEOUT, self._grace)
+            conn.grace = min(CLEANING_TIMEOUT, self._grace) / 4
+            conn.until = time.monotonic() + conn.grace
             if (
                 conn.closed
                 or not (restoring.is_as_opened(conn) or await self._restored(conn))
                 or await self._utilisation.too_high(conn, self.waits)
             ):
                 self.close()
-            conn.until = math.inf
+            conn.until, conn.grace = math.inf, GRACE_OUTSIDE
         metrics.recorder.flush(wanted=self.config.metrics)
 
     async def _restored(self, conn: AnyConnection) -> bool:

@@ -55,10 +55,11 @@ def end_of_wait(until: float, grace: float, *, ending: bool) -> float:
     Raises: DeadlineExceeded, before anything is sent, if the time is over.
     """
     now = monotonic()
-    if ending:
-        until = max(until, now) + grace
     if now < until:
         return until
+    left = until + grace - now
+    if ending and left > 0:
+        return now + left / 2  # the other half is for giving up
     metrics.count("DeadlineExceeded")
     raise DeadlineExceeded("the invocation's deadline has passed: the statement was not sent")
 
