@@ -108,6 +108,18 @@ class Database:
         """Try once to connect, for `init_timeout` seconds; a failure is logged and left to the first use."""
         run(self._core.open_at_init())
 
+    # -- SQLAlchemy ------------------------------------------------------------------------------------------
+
+    def borrow_for_engine(self) -> Connection:
+        """Borrow the connection until `give_back_from_engine`; whoever has it commits or rolls back."""
+        conn: Any = Borrowed(self._core).__enter__()
+        return conn  # type: ignore[no-any-return]
+
+    def give_back_from_engine(self) -> None:
+        """The engine is done with the connection."""
+        self._core.give_back()
+        _end_outside(self._core)
+
     # -- life cycle ------------------------------------------------------------------------------------------
 
     def before_snapshot(self) -> None:

@@ -160,7 +160,7 @@ def test_a_network_that_swallows_even_the_cancel_does_not_hold_the_handler(
         if trouble == "half open":
             relay.half_open_at(b"marked", after_answer=True)
         context = Context(SHORT)
-        with pytest.raises(tidegate.DeadlineExceeded), db.invocation(context):
+        with pytest.raises(tidegate.DeadlineExceeded), db.invocation(context):  # noqa: PT012
             if form == "transaction":
                 db.transaction(work)
             else:
