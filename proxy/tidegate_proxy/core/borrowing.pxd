@@ -1,3 +1,5 @@
+cimport cython
+
 from tidegate_proxy.core.client cimport ClientConnection
 from tidegate_proxy.core.server cimport ServerConnection
 
@@ -11,6 +13,7 @@ cdef class Borrowing:
     cdef public bint pins_sequences
     cdef public bint always_prefixed
 
+    @cython.locals(server=ServerConnection)
     cpdef ServerConnection take(self)
     cpdef bint put_back(self, ServerConnection server) except *
     cpdef bint is_ready_for(self, ServerConnection server, ClientConnection client) except *

@@ -37,8 +37,12 @@ class Borrowing:
 
     def take(self) -> ServerConnection | None:
         """A server connection if one is idle and nobody has waited for longer."""
-        if self.idle and not self.busy:
-            return self.idle.pop()
+        if not self.busy:
+            while self.idle:
+                server = self.idle.pop()
+                if server.fatal is None and not server.closing:
+                    return server
+                # It has said goodbye, and is about to be lost.
         return None
 
     def put_back(self, server: ServerConnection) -> bool:

@@ -163,7 +163,8 @@ class ServerConnection:
         self.transport = cast(asyncio.Transport, transport)
 
     def eof_received(self) -> None:
-        """Nothing more comes: the transport closes."""
+        """Nothing more comes: the transport closes, and nobody shall be given this connection before it has."""
+        self.closing = True
 
     # What the server sends
 

@@ -90,12 +90,13 @@ cdef class Poller:
         cdef unsigned int events
         cdef DirectTransport transport
         count = epoll_wait(self._fd, self._events, EVENTS, 0)
-        for number in range(count):
+        # What a server has to say goes first: it may be that it is gone, and then no client shall be given to it.
+        for number in range(2 * count):
             # One of those before may have ended it.
-            transport = self._transports.get(self._events[number].data.fd)
-            if transport is None:
+            transport = self._transports.get(self._events[number % count].data.fd)
+            if transport is None or transport._goes_first != (number < count):
                 continue
-            events = self._events[number].events
+            events = self._events[number % count].events
             try:
                 if transport._events & EPOLLIN and events & (EPOLLIN | EPOLLERR | EPOLLHUP):
                     transport._readable()
@@ -123,7 +124,7 @@ cdef class DirectTransport:
     """A connected, non-blocking stream socket.
 
     Parameters: `loop`; `sock`, which belongs to the transport from now on; `protocol`, whose methods are called as by
-    asyncio.
+    asyncio; `goes_first`, its events come before those of others that are ready at the same time.
     """
 
     cdef object _loop
@@ -138,13 +139,15 @@ cdef class DirectTransport:
     cdef int _fd
     # What is watched for.
     cdef unsigned int _events
+    cdef bint _goes_first
     cdef bint _closing
     cdef bint _lost
     cdef bint _protocol_paused
 
-    def __init__(self, loop, sock, protocol):
+    def __init__(self, loop, sock, protocol, goes_first=False):
         self._loop = loop
         self._poller = _poller_of(loop)
+        self._goes_first = goes_first
         self._socket = sock
         self._fd = sock.fileno()
         self._queue = []

@@ -112,7 +112,7 @@ class Connector:
 
     async def _open(self) -> Stream:
         stream = Stream(ServerProtocolError)
-        transport = await plain(await connect(self._database.host, self._database.port), stream)
+        transport = await plain(await connect(self._database.host, self._database.port), stream, goes_first=True)
         try:
             if self._tls is not None:
                 await self._start_tls(stream, self._tls)

@@ -58,13 +58,16 @@ async def connect(host: str, port: int) -> socket.socket:
     raise failed or OSError(f'"{host}" has no address')
 
 
-async def plain(connection: socket.socket, protocol: Receiver) -> asyncio.Transport:
-    """A transport for a connected, non-blocking socket, which belongs to it from now on."""
+async def plain(connection: socket.socket, protocol: Receiver, *, goes_first: bool = False) -> asyncio.Transport:
+    """A transport for a connected, non-blocking socket, which belongs to it from now on.
+
+    Parameters: `goes_first`, if it can: what comes here is dealt with before what comes elsewhere at the same time.
+    """
     loop = asyncio.get_running_loop()
     if COMPILED:
         from tidegate_proxy.core.transport import DirectTransport
 
-        return cast(asyncio.Transport, DirectTransport(loop, connection, protocol))
+        return cast(asyncio.Transport, DirectTransport(loop, connection, protocol, goes_first))
     transport, _ = await loop.connect_accepted_socket(_factory(protocol), connection)
     return transport
 

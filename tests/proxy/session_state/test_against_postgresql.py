@@ -69,7 +69,7 @@ SCRIPTS = {
 
 
 def answers(client: RawClient, script: list[bytes]) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     for request in script:
         client.send(request + END)
         last = ""
