@@ -17,7 +17,7 @@ NODE_STAMP := $(NODE)/node_modules/.installed
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-smoke test layer layers roots lint format check clean
+.PHONY: help install demo bench bench-smoke test soak-layer layer layers roots lint format check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench-smoke: $(STAMP)  ## the same in under two minutes: short queries only, 16 
 
 test: $(STAMP) $(NODE_STAMP)  ## all tests, in parallel
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+soak-layer: $(STAMP)  ## thousands of transactions of the layer under faults: no row lost, none doubled (RUNS=3000)
+	@TIDEGATE_SOAK_RUNS=$(or $(RUNS),3000) $(BIN)/python -m pytest tests/lambda_layer/test_soak.py -q -rP -p no:logging $(ARGS)
 
 layer: $(STAMP)  ## dist/tidegate-layer-py313-arm64.zip; ARCH=x86_64, PYTHON=3.12, POWERTOOLS=1 for others
 	@$(BIN)/python lambda_layer/build_layer.py --arch "$(ARCH)" --python "$(LAYER_PYTHON)" $(if $(POWERTOOLS),--powertools)

@@ -144,11 +144,13 @@ class Connection(Guarded, psycopg.Connection[TupleRow]):
 
         Raises: DeadlineExceeded, when the statement was cancelled or, if the deadline had passed, not sent.
         """
+        # Given only by versions of psycopg whose own `wait` takes it.
+        more = () if timeout is None else (timeout,)
         if self.until == math.inf:
-            return super().wait(gen, interval, timeout)
+            return super().wait(gen, interval, *more)
         until = end_of_wait(self.until, self.grace, ending=self.ending or self.in_failed_transaction())
         try:
-            return super().wait(bounded(gen, until), tick(until - monotonic()), timeout)
+            return super().wait(bounded(gen, until), tick(until - monotonic()), *more)
         except Expired:
             pass
         return self._stop(gen)
@@ -256,11 +258,13 @@ class AsyncConnection(Guarded, psycopg.AsyncConnection[TupleRow]):
         timeout: float | None = None,  # noqa: ASYNC109 -- psycopg's own
     ) -> R:
         """As `Connection.wait`."""
+        # Given only by versions of psycopg whose own `wait` takes it.
+        more = () if timeout is None else (timeout,)
         if self.until == math.inf:
-            return await super().wait(gen, interval, timeout)
+            return await super().wait(gen, interval, *more)
         until = end_of_wait(self.until, self.grace, ending=self.ending or self.in_failed_transaction())
         try:
-            return await super().wait(bounded(gen, until), tick(until - monotonic()), timeout)
+            return await super().wait(bounded(gen, until), tick(until - monotonic()), *more)
         except Expired:
             pass
         return await self._stop(gen)

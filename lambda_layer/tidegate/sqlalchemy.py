@@ -58,11 +58,11 @@ class Dialect(PGDialect_psycopg):
     supports_statement_cache = True
 
     def __init__(self, **keywords: Any) -> None:
-        super().__init__(**keywords)
+        super().__init__(**keywords)  # type: ignore[no-untyped-call]
         self.give_back: Callable[[], None] = lambda: None
 
     def on_connect(self) -> Any:
-        prepare = super().on_connect()
+        prepare = super().on_connect()  # type: ignore[no-untyped-call]
         if prepare is None:
             return None
 
