@@ -57,7 +57,7 @@ cdef class ServerConnection:
     cdef list _waiters
 
     @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, length=Py_ssize_t,
-                   kind=int, action=int, body=bytes)
+                   kind=int, action=int, status=int, body=bytes)
     cpdef data_received(self, bytes data)
     cdef _execute_ended(self)
     cdef _next_owed(self)

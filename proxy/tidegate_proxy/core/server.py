@@ -226,14 +226,14 @@ class ServerConnection:
                 self._skip = end - size
                 pos = size
                 break
-            body = data[pos + 5 : end]
             if kind == READY_FOR_QUERY:
                 if length != 5:
                     self._violation(kind)
                     return
-                if body[0] != IDLE and self.client is not None and self.client.single_statements:
+                status = data[pos + 5]
+                if status != IDLE and self.client is not None and self.client.single_statements:
                     self._deliver(data[start:pos])
-                    self.status = body[0]
+                    self.status = status
                     while owed and owed.popleft() not in (QUERY, QUERY_AFTER_EXTENDED, SYNC, FUNCTION_CALL):
                         pass
                     self.client.fail(_no_transactions())
@@ -254,9 +254,13 @@ class ServerConnection:
                 elif start < pos:
                     self._deliver(data[start:pos])
                 pos = start = end
-                self.status = body[0]
+                self.status = status
                 self._ready()
-            elif self._internal:
+                if self.closing:
+                    return
+                continue
+            body = data[pos + 5 : end] if length > 4 else b""
+            if self._internal:
                 if kind == NOTIFICATION_RESPONSE:
                     # It may come between any two messages, and is no answer to us.
                     self._deliver(data[pos:end])
