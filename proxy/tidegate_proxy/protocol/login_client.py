@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from tidegate_proxy.errors import AuthenticationError, ClientProtocolError
 from tidegate_proxy.protocol import encode, wire
@@ -66,7 +67,7 @@ def greeting(parameters: Mapping[bytes, bytes], pid: int, key: bytes) -> bytes:
     return b"".join(
         (
             encode.authentication_ok(),
-            *(encode.parameter_status(name, value) for name, value in parameters.items()),
+            _parameter_statuses(tuple(parameters.items())),
             encode.backend_key_data(pid, key),
             encode.ready_for_query(wire.IDLE),
         )
@@ -95,3 +96,9 @@ def _initial_response(body: bytes) -> tuple[str, bytes | None]:
     if length != len(data):
         raise ClientProtocolError("invalid message format")
     return mechanism.decode(errors="replace"), data
+
+
+@lru_cache(maxsize=64)
+def _parameter_statuses(parameters: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    # The same for nearly all clients of a pool.
+    return b"".join(encode.parameter_status(name, value) for name, value in parameters)

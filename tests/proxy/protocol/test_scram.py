@@ -117,7 +117,7 @@ def test_a_verifier_is_not_made_out_of_bounds(iterations: int, salt: bytes | Non
 
 
 def test_the_server_answers_as_in_the_example_of_rfc_7677(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scramp.core.token_hex", lambda: SERVER_NONCE)
+    monkeypatch.setattr("tidegate_proxy.protocol.scram._server_nonce", lambda: SERVER_NONCE)
     server = ScramServerExchange("user", PENCIL)
     assert server.first(SCRAM_SHA_256, CLIENT_FIRST) == SERVER_FIRST
     assert server.final(CLIENT_FINAL) == SERVER_FINAL
@@ -308,7 +308,7 @@ def test_an_optional_extension_is_ignored_and_still_covered_by_the_proof() -> No
     [
         (b"p=", b"", ClientProtocolError),
         (b",p=", b",p=!", ClientProtocolError),
-        (b",p=", b",p=AAAA", AuthenticationError),
+        (b",p=", b",p=AAAA", ClientProtocolError),
         (b",r=abc", b",r=abd", ClientProtocolError),
         (b"c=biws", b"c=eSws", AuthenticationError),
         (b"c=biws", b"c=*", ClientProtocolError),
