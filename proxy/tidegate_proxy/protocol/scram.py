@@ -1,6 +1,6 @@
 """SCRAM-SHA-256 as PostgreSQL speaks it: the client's side on the library `scramp`, the server's side our own.
 
-The server's side is what a storm of cold clients costs, five hundred logins at once. With stored keys RFC 5802 leaves it
+The server's side is what a storm of cold clients costs, 500 logins at once. With stored keys RFC 5802 leaves it just
 two HMACs, a hash and a comparison; the library's checks of characters cost several times as much.
 
 PostgreSQL departs from RFC 5802 in two ways:
