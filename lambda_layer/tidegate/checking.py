@@ -11,12 +11,13 @@ import psycopg
 from psycopg import pq
 
 if TYPE_CHECKING:
+    from .connection import AnyConnection
     from .waits import Waits
 
 BaseConnection = psycopg.BaseConnection[Any]
 
 
-def is_alive(conn: BaseConnection) -> bool:
+def is_alive(conn: AnyConnection) -> bool:
     """Whether the server still holds this connection open, as far as this side can know without asking.
 
     Returns: False once the server has closed the connection or announced that it does. Notices, notifications
@@ -26,8 +27,7 @@ def is_alive(conn: BaseConnection) -> bool:
     pgconn = conn.pgconn
     if pgconn.status != pq.ConnStatus.OK:
         return False
-    poller = select.poll()
-    poller.register(pgconn.socket, select.POLLIN)
+    poller = conn.poller
     if not poller.poll(0):
         return True
     # A FATAL error that comes while nothing was asked is handed out by libpq as if it were a notice.

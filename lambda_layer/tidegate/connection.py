@@ -6,6 +6,7 @@ Both keep psycopg's interface; only methods that psycopg documents are overridde
 from __future__ import annotations
 
 import math
+import select
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
@@ -55,6 +56,8 @@ class Guarded:
         self.ending = False
         self.unwritable = False
         self.baseline = self.reported()
+        self.poller = select.poll()
+        self.poller.register(self.pgconn.socket, select.POLLIN)
 
     def reported(self) -> Reported:
         """The session's parameters as the server has reported them."""
@@ -90,7 +93,7 @@ class Guarded:
         self.pgconn.finish()
 
 
-def require_alive(conn: psycopg.BaseConnection[Any]) -> None:
+def require_alive(conn: AnyConnection) -> None:
     """Raises: psycopg.errors.ConnectionFailure, if the connection is lost before COMMIT was sent on it."""
     if conn.closed or (conn.pgconn.transaction_status == INTRANS and not is_alive(conn)):
         conn.pgconn.finish()

@@ -25,7 +25,7 @@ from .connection import AnyConnection
 from .errors import DeadlineExceeded
 from .passwords import PasswordSource, password_source
 from .retry import REFUSED_LOGINS, Bucket, connect_may_succeed_later, pause_before
-from .settings import TIDEGATE_IAM
+from .settings import RDS_IAM, TIDEGATE_IAM
 from .waits import Waits
 
 _SQLSTATE = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
@@ -47,6 +47,7 @@ class Opener:
         self._config = config
         self._waits = waits
         self._bucket = bucket
+        self._token: str | None = None
         # Through a proxy the server's session is nobody's own: there is nothing to ask it for.
         self._ask_idle_timeout = (
             config.idle_session_timeout > 0 and config.auth != TIDEGATE_IAM and ".proxy-" not in config.host
@@ -106,6 +107,9 @@ class Opener:
 
     async def _attempt(self, until: float) -> AnyConnection:
         config = await self._waits.call(self.source.complete, until)
+        if config.auth in (RDS_IAM, TIDEGATE_IAM) and config.password != self._token:
+            self._token = config.password
+            metrics.count("TokenSigned")
         addresses = await self._addresses(config, until)
         while True:
             address, *addresses = addresses

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from tests.lambda_layer.helpers import Context, connected, plain_connection, terminate
 from tests.support.postgres import Database
@@ -146,3 +147,17 @@ def test_without_powertools_nothing_is_written_and_nothing_fails(database: Datab
     }
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, timeout=60)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_a_token_is_counted_when_it_is_signed_and_not_when_it_is_used_again(
+    database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "AKIDEXAMPLE")
+    keywords = {"auth": "rds-iam", "region": "eu-west-1", "password": None}
+    with connected(database, **keywords) as db:  # refused: this server knows nothing of tokens
+        for _ in range(2):
+            with pytest.raises(psycopg.OperationalError), db.invocation(Context()), db.connection():
+                pass
+    counts = [line["TokenSigned"] for line in lines(capsys) if "TokenSigned" in line]
+    assert sum(count for (count,) in counts) >= 1

@@ -15,6 +15,7 @@ from tests.support.proxy import eventually
 from tests.support.relay import Relay
 
 import tidegate
+from tidegate.retry import Bucket
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -239,3 +240,64 @@ def test_when_no_time_is_left_the_last_error_is_raised(counted: Database) -> Non
         db.invocation(Context(1.5)),
     ):
         db.transaction(work)
+
+
+def raises_once(runs: list[int], sqlstate: str) -> Callable[[Connection], None]:
+    def work(conn: Connection) -> None:
+        runs.append(1)
+        increment(conn)
+        if len(runs) == 1:
+            conn.execute(f"DO $$ BEGIN RAISE EXCEPTION 'once' USING ERRCODE = '{sqlstate}'; END $$")
+
+    return work
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "53300", "57P01", "57P02", "57P03", "57P05", "08006", "08P01"])
+def test_what_passes_is_run_again(counted: Database, sqlstate: str) -> None:
+    runs: list[int] = []
+    with connected(counted) as db:
+        db.transaction(raises_once(runs, sqlstate))
+    assert (len(runs), value_of(counted)) == (2, 1)
+
+
+@pytest.mark.parametrize("sqlstate", ["3D000", "42P01", "42501", "28000", "28P01", "23505", "22012", "57014", "53100"])
+def test_what_stays_is_raised_at_once(counted: Database, sqlstate: str) -> None:
+    runs: list[int] = []
+    with connected(counted) as db, pytest.raises(psycopg.Error) as caught:
+        db.transaction(raises_once(runs, sqlstate))
+    assert caught.value.sqlstate == sqlstate
+    assert (len(runs), value_of(counted)) == (1, 0)
+
+
+def test_retries_are_rationed_over_all_invocations_of_an_environment(counted: Database) -> None:
+    runs: list[int] = []
+
+    def never(conn: Connection) -> None:
+        runs.append(1)
+        conn.execute("DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$")
+
+    with connected(counted, retry_attempts=2, retry_burst=3, retry_rate=0) as db:
+        for expected, reason in ((3, "retry_attempts=2"), (2, "too many retries"), (1, "too many retries")):
+            runs.clear()
+            with pytest.raises(psycopg.errors.SerializationFailure) as caught:
+                db.transaction(never)
+            assert len(runs) == expected
+            assert reason in "".join(caught.value.__notes__)
+
+
+def test_the_ration_grows_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    bucket = Bucket(attempts=100, burst=2, rate=0.5)
+    assert [bucket.refuse(1) is None for _ in range(3)] == [True, True, False]
+    now += 2.0
+    assert [bucket.refuse(1) is None for _ in range(2)] == [True, False]
+    now += 1000.0
+    assert [bucket.refuse(1) is None for _ in range(3)] == [True, True, False]
+
+
+def test_retries_can_be_turned_off(counted: Database) -> None:
+    runs: list[int] = []
+    with connected(counted, retry_attempts=0) as db, pytest.raises(psycopg.errors.SerializationFailure):
+        db.transaction(raises_once(runs, "40001"))
+    assert len(runs) == 1
