@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import psycopg
+
 from . import blame, lifecycle
 from .config import Config
 from .connection import AsyncConnection
@@ -125,6 +127,9 @@ class AsyncBorrowed:
                 await roll_back(conn, core.waits)
             elif not conn.closed:
                 await conn.commit()
+        except psycopg.Error:
+            await roll_back(conn, core.waits)  # of a COMMIT that was not sent
+            raise
         finally:
             core.give_back()
             await _end_outside(core)

@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from . import blame, checking, committing, metrics, restoring, retry, utilisation
 from .config import Config
 from .connection import AnyConnection, require_alive, unknown_outcome
-from .errors import CommitOutcomeUnknown, TidegateError
+from .errors import CommitOutcomeUnknown, ConfigurationError, TidegateError
 from .opening import Opener
 from .waits import Waits
 
@@ -202,6 +202,8 @@ class Core:
         started = time.monotonic()
         try:
             self._keep(await self._opener.open_once(started + self.config.init_timeout))
+        except ConfigurationError:
+            raise  # no later attempt will cure it
         except (psycopg.Error, TidegateError) as error:
             logger.warning("no connection at INIT, the first use will try again: %s", error)
         else:
@@ -288,6 +290,7 @@ class Core:
             xid = commit.identity.xid if commit.identity else None
             if unknown := unknown_outcome(error, broken=conn.broken, xid=xid):
                 raise unknown from error
+            await restoring.roll_back(conn, self.waits)  # of a COMMIT that was not sent
             raise
         finally:
             conn.ending = False

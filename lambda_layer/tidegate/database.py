@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import psycopg
+
 from . import blame, lifecycle
 from .config import Config
 from .connection import Connection
@@ -179,6 +181,9 @@ class Borrowed:
             elif not conn.closed:
                 # As psycopg's own block: whatever closed it has been raised already.
                 conn.commit()
+        except psycopg.Error:
+            run(roll_back(conn, core.waits))  # of a COMMIT that was not sent
+            raise
         finally:
             core.give_back()
             _end_outside(core)
