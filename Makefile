@@ -15,14 +15,18 @@ STAMP  := $(VENV)/.installed
 NODE   := tests/drivers/node
 NODE_STAMP := $(NODE)/node_modules/.installed
 WORKERS ?= auto
+# Takes a moment where nothing has changed. A missing compiler is a warning: the core is interpreted then.
+CORE   := proxy/tidegate_proxy/core
+BUILD  := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-smoke test soak-layer layer layers roots lint format check clean
+.PHONY: help install build wheel demo bench bench-smoke test test-interpreted soak-layer layer layers roots lint format \
+	check clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP)  ## create .venv and install everything from PyPI
+install: build  ## create .venv and install everything from PyPI
 
 $(STAMP): pyproject.toml proxy/tidegate_proxy/__init__.py
 	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON): not found" >&2; exit 2; }
@@ -33,6 +37,14 @@ $(STAMP): pyproject.toml proxy/tidegate_proxy/__init__.py
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar on --editable '.[dev]'
 	@touch $@
 
+build: $(STAMP)  ## compile the proxy's core where its sources have changed
+	@$(BUILD)
+
+wheel: $(STAMP)  ## dist/*.whl, with the proxy's core compiled for this Python and platform
+	@rm -rf build/lib* build/bdist*
+	@TIDEGATE_PROXY_CORE=compiled $(BIN)/python -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
 # For the driver tests alone; npm comes with the Node wheel.
 $(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json | $(STAMP)
 	@echo "Installing node-postgres into $(NODE)/node_modules ..."
@@ -40,17 +52,23 @@ $(NODE_STAMP): $(NODE)/package.json $(NODE)/package-lock.json | $(STAMP)
 		{ echo "node-postgres could not be installed: its tests need npm's registry, or a mirror named in npm_config_registry" >&2; exit 2; }
 	@touch $@
 
-demo: $(STAMP)  ## the spike: 500 concurrent invocations, direct, with the layer, with layer and proxy
+demo: build  ## the spike: 500 concurrent invocations, direct, with the layer, with layer and proxy
 	@$(BIN)/tidegate-spike demo
 
-bench: $(STAMP)  ## the proxy beside PgBouncer and others, every scenario; says first how long it takes
+bench: build  ## the proxy beside PgBouncer and others, every scenario; says first how long it takes
 	@$(BIN)/tidegate-bench run $(ARGS)
 
-bench-smoke: $(STAMP)  ## the same in under two minutes: short queries only, 16 clients
+bench-smoke: build  ## the same in under two minutes: short queries only, 16 clients
 	@$(BIN)/tidegate-bench run --quick --scenario queries --case plain $(ARGS)
 
-test: $(STAMP) $(NODE_STAMP)  ## all tests, in parallel
+test: build $(NODE_STAMP)  ## all tests, in parallel; those of the proxy again with the core interpreted
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+ifeq ($(ARGS),)
+	@test ! -e $(CORE)/compiled || $(MAKE) --no-print-directory test-interpreted
+endif
+
+test-interpreted: build $(NODE_STAMP)  ## tests of the proxy and of drivers with the core interpreted
+	@TIDEGATE_PROXY_CORE=interpreted $(BIN)/python -m pytest -n $(WORKERS) $(or $(ARGS),tests/proxy tests/drivers)
 
 soak-layer: $(STAMP)  ## thousands of transactions of the layer under faults: no row lost, none doubled (RUNS=3000)
 	@TIDEGATE_SOAK_RUNS=$(or $(RUNS),3000) $(BIN)/python -m pytest tests/lambda_layer/test_soak.py -q -rP -p no:logging $(ARGS)
@@ -64,17 +82,18 @@ layers: $(STAMP)  ## the layer for every architecture and Python; POWERTOOLS=1 f
 roots: $(STAMP)  ## renew RDS's certificates in the layer; BUNDLE=global-bundle.pem takes a file
 	@$(BIN)/python lambda_layer/refresh_roots.py $(BUNDLE)
 
-lint: install  ## ruff and mypy
+lint: $(STAMP)  ## ruff, mypy and cython-lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@PATH="$(BIN):$$PATH" cython-lint $(CORE)/*.pyx $(CORE)/*.pxd
 	@$(BIN)/mypy
 
-format: install  ## let ruff rewrite the source
+format: $(STAMP)  ## let ruff rewrite the source
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 check: lint test  ## what CI runs
 
 clean:  ## remove everything that the other targets made
-	rm -rf $(VENV) $(NODE)/node_modules build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(NODE)/node_modules $(CORE)/compiled build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

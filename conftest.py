@@ -1,3 +1,3 @@
 """Fixtures live in topic plugins under tests/support."""
 
-pytest_plugins = ["tests.support.postgres", "tests.support.relay", "tests.support.proxy"]
+pytest_plugins = ["tests.proxy.building.header", "tests.support.postgres", "tests.support.relay", "tests.support.proxy"]

@@ -52,6 +52,14 @@ def digests() -> str:
     )
 
 
+def _is_built(sources: str) -> bool:
+    """Whether the last build in place was of these sources and for this Python."""
+    if not SOURCES.exists() or SOURCES.read_text() != sources:
+        return False
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    return all((COMPILED / f"{name}{suffix}").exists() for name in MODULES)
+
+
 def _times_tell(sources: str) -> bool:
     """Whether files that changed since the last build are also newer than it, so that the rest need not be rebuilt."""
     if not SOURCES.exists():
@@ -74,10 +82,12 @@ class BuildCore(build_ext):
         wanted = os.environ.get("TIDEGATE_PROXY_CORE", "")
         in_place = self.inplace or self.editable_mode
         sources = digests()
-        if in_place and wanted != "interpreted" and SOURCES.exists() and SOURCES.read_text() == sources:
+        if wanted == "interpreted":
+            self.extensions = []
             return
-        missing = self._missing() if wanted != "interpreted" else "TIDEGATE_PROXY_CORE=interpreted"
-        if missing:
+        if in_place and _is_built(sources):
+            return
+        if missing := self._missing():
             if wanted == "compiled":
                 sys.exit(f"error: the proxy's core cannot be compiled: {missing}")
             sys.stderr.write(f"warning: the proxy's core is not compiled and will be interpreted: {missing}\n")

@@ -31,8 +31,25 @@ class _ConfigurationFailure(click.ClickException):
 file_argument = click.argument("file", required=False, type=click.Path(path_type=Path))
 
 
+def _need_core() -> str:
+    """Which core there is, "compiled" or "interpreted". Raises: _ConfigurationFailure for one that is not there."""
+    try:
+        from tidegate_proxy.core import COMPILED
+    except ImportError as error:
+        raise _ConfigurationFailure(one_line(str(error))) from None
+    return "compiled" if COMPILED else "interpreted"
+
+
+def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"tidegate-proxy {__version__} ({_need_core()} core)")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="tidegate-proxy", message="%(prog)s %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def main() -> None:
     """A transaction-mode PostgreSQL proxy: many short-lived clients share few server connections.
 
@@ -94,7 +111,8 @@ def _load(file: Path | None) -> tuple[Settings, str | None]:
 
 
 def _run(settings: Settings) -> None:
-    # Here and not above, so that --help, --version and check need neither.
+    # Here and not above, so that --help and check need none of it.
+    _need_core()
     import uvloop
 
     from tidegate_proxy.proxy import Proxy
