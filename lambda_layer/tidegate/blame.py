@@ -21,6 +21,12 @@ _SUSPECT = re.compile(
 )
 _PREPARES = re.compile(_START + r"(?:PREPARE\s+(?!TRANSACTION\b)|LOAD\b)", re.IGNORECASE)
 
+_READS = re.compile(r"\s*(?:SELECT|WITH|VALUES|SHOW|TABLE)\b", re.IGNORECASE)
+_WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|INTO|nextval|setval)\b|;", re.IGNORECASE)
+
+LONGEST_REMEMBERED = 2000
+"""Characters; the verdict on a longer text is found anew each time."""
+
 LONGEST_TEXT = 100_000
 """Characters; a longer text is not searched but suspected."""
 
@@ -35,46 +41,58 @@ class Place(NamedTuple):
         return f"{self.code.co_filename}:{self.line}, in {self.code.co_name}"
 
 
-def place() -> Place | None:
-    """The innermost line that is neither ours nor psycopg's; None if there is none."""
-    frame: FrameType | None = sys._getframe(1)
+_ours: dict[str, bool] = {}
+
+
+def place(depth: int = 1) -> Place | None:
+    """The innermost line that is neither ours nor psycopg's; None if there is none.
+
+    Parameters: `depth`, how many callers are known to be ours.
+    """
+    frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in _OURS:
+        name = frame.f_globals.get("__name__", "")
+        ours = _ours.get(name)
+        if ours is None:
+            ours = _ours[name] = name.partition(".")[0] in _OURS
+        if not ours:
             return Place(frame.f_code, frame.f_lineno)
         frame = frame.f_back
     return None
 
 
 class Verdict(NamedTuple):
-    """What a statement may leave in the session: `suspect`, something; `lasting`, what no reset takes away."""
+    """What a statement may leave behind.
+
+    - `suspect`: something in the session. `lasting`: something there that no reset takes away.
+    - `writes`: data. False for what begins with SELECT, unless it says more; a function may still write.
+    """
 
     suspect: bool
     lasting: bool
-
-
-INNOCENT = Verdict(False, False)
+    writes: bool
 
 
 def judge(query: object) -> Verdict:
     """Look at a statement's text; a word too many costs one question to the server, never a wrong result."""
-    if isinstance(query, bytes):
-        query = query.decode("utf-8", "replace")
-    elif isinstance(query, Composable):
-        query = query.as_string(None)
-    elif not isinstance(query, str):
-        # A template string: its fixed parts.
-        query = " ".join(str(part) for part in getattr(query, "strings", ("SET ",)))
-    if len(query) > 2000:
-        return _judge(query)
-    return _judge_short(query)
+    if not isinstance(query, str):
+        if isinstance(query, bytes):
+            query = query.decode("utf-8", "replace")
+        elif isinstance(query, Composable):
+            query = query.as_string(None)
+        else:
+            # A template string: its fixed parts.
+            query = " ".join(str(part) for part in getattr(query, "strings", ("SET ",)))
+    return _judge(query) if len(query) > LONGEST_REMEMBERED else _judge_short(query)
 
 
 def _judge(text: str) -> Verdict:
+    writes = _READS.match(text) is None or _WRITES.search(text) is not None
     if len(text) > LONGEST_TEXT:
-        return Verdict(True, False)
+        return Verdict(True, False, True)
     if _SUSPECT.search(text) is None:
-        return INNOCENT
-    return Verdict(True, _PREPARES.search(text) is not None)
+        return Verdict(False, False, writes)
+    return Verdict(True, _PREPARES.search(text) is not None, writes)
 
 
 _judge_short = lru_cache(maxsize=512)(_judge)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.errors import error_from_result
+from psycopg.generators import execute
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.waiting import Ready, Wait
@@ -63,10 +64,11 @@ class Commit:
 
     def protocol(self) -> Protocol[None]:
         """psycopg's kind of protocol code, for the connection's `wait`. Raises: psycopg.Error."""
-        pgconn = self._conn.pgconn
-        if self._conn.info.server_version < _SINCE:
+        conn, pgconn = self._conn, self._conn.pgconn
+        # Where nothing was written there is nothing to find out, and the question would be the dearest part of it.
+        if not (conn.wrote or conn.unwatched()) or pgconn.server_version < _SINCE:
             pgconn.send_query(b"COMMIT")
-            yield from _results(pgconn, self._take)
+            _require_success((yield from execute(pgconn))[-1], conn)
             return
         pgconn.enter_pipeline_mode()
         pgconn.send_query_params(_QUESTION, None)
@@ -81,7 +83,7 @@ class Commit:
                     failed = failed or result
                 done = done or result.status == ExecStatus.PIPELINE_SYNC
         pgconn.exit_pipeline_mode()
-        _require_success(failed, self._conn)
+        _require_success(failed, conn)
 
     def _take(self, result: PGresult) -> None:
         if result.status == ExecStatus.TUPLES_OK:
@@ -99,8 +101,8 @@ def begin(conn: AnyConnection) -> Protocol[None]:
     if conn.deferrable is not None:
         words.append("DEFERRABLE" if conn.deferrable else "NOT DEFERRABLE")
     conn.pgconn.send_query(" ".join(words).encode())
-    for result in (yield from _results(conn.pgconn, lambda result: None)):
-        _require_success(result, conn)
+    conn.wrote = False
+    _require_success((yield from execute(conn.pgconn))[-1], conn)
 
 
 def _results(pgconn: PGconn, take: Callable[[PGresult], None]) -> Protocol[list[PGresult]]:
@@ -162,7 +164,7 @@ def _ask(conn: AnyConnection, statement: bytes, values: list[bytes]) -> Protocol
     pgconn = conn.pgconn
     pgconn.send_query_params(statement, values)
     row: list[bytes | None] | None = None
-    for result in (yield from _results(pgconn, lambda result: None)):
+    for result in (yield from execute(pgconn)):
         _require_success(result, conn)
         if result.ntuples:
             row = [result.get_value(0, column) for column in range(result.nfields)]

@@ -40,11 +40,13 @@ class Guarded:
     - `changed_at`: the line of the first statement that looks as if it changed the session; None if none did.
     - `lasting`: such a statement may have left something that no reset takes away.
     - `ending`: COMMIT or ROLLBACK is on its way, for which there is some time even after the deadline.
+    - `wrote`: a statement since the beginning of `transaction()` looks as if it wrote data.
     - `in_run`: `transaction()` runs a function, which must not commit.
     - `unwritable`: the server refused to write (SQLSTATE 25006), as one that was the writer before a failover.
     """
 
     pgconn: PGconn
+    cursor_factory: Any
 
     def _begin_guard(self) -> None:
         self.until = math.inf
@@ -52,6 +54,7 @@ class Guarded:
         self.opened_at: blame.Place | None = None
         self.changed_at: blame.Place | None = None
         self.lasting = False
+        self.wrote = False
         self.in_run = False
         self.ending = False
         self.unwritable = False
@@ -69,11 +72,13 @@ class Guarded:
         Parameters: `query`, its text; `keeps`, whether it leaves a cursor in the session.
         """
         if self.pgconn.transaction_status == IDLE:
-            self.opened_at = blame.place()
+            self.opened_at = blame.place(3)
         verdict = blame.judge(query)
+        if verdict.writes:
+            self.wrote = True
         if verdict.suspect or keeps:
             self.lasting |= verdict.lasting
-            self.changed_at = self.changed_at or blame.place()
+            self.changed_at = self.changed_at or blame.place(3)
 
     def nothing_to_end(self) -> bool:
         """Whether commit or rollback has nothing to do. Raises: psycopg.ProgrammingError within `transaction()`."""
@@ -82,6 +87,10 @@ class Guarded:
                 "transaction() commits or rolls back when the function ends; leave both to it"
             )
         return self.pgconn.transaction_status == IDLE and self.pgconn.pipeline_status == PIPELINE_OFF
+
+    def unwatched(self) -> bool:
+        """Whether the user's own class of cursors is in use, whose statements are not noticed."""
+        return self.cursor_factory not in (Cursor, AsyncCursor)
 
     def in_failed_transaction(self) -> bool:
         """Whether nothing but ROLLBACK would do anything; it is what psycopg then sends, if it sends anything."""
@@ -124,6 +133,10 @@ class Cursor(psycopg.Cursor[TupleRow]):
         self.connection.note(query)  # type: ignore[attr-defined]
         return super().stream(query, params, **keywords)
 
+    def copy(self, statement: Any, params: Any = None, **keywords: Any) -> Any:
+        self.connection.note(statement)  # type: ignore[attr-defined]
+        return super().copy(statement, params, **keywords)
+
 
 class ServerCursor(psycopg.ServerCursor[TupleRow]):
     """psycopg's named cursor; its connection takes notice of one that outlives its transaction."""
@@ -151,9 +164,12 @@ class Connection(Guarded, psycopg.Connection[TupleRow]):
         more = () if timeout is None else (timeout,)
         if self.until == math.inf:
             return super().wait(gen, interval, *more)
-        until = end_of_wait(self.until, self.grace, ending=self.ending or self.in_failed_transaction())
+        until, remaining = self.until, self.until - monotonic()
+        if remaining <= 0:
+            until = end_of_wait(until, self.grace, ending=self.ending or self.in_failed_transaction())
+            remaining = until - monotonic()
         try:
-            return super().wait(bounded(gen, until), tick(until - monotonic()), *more)
+            return super().wait(bounded(gen, until), tick(remaining), *more)
         except Expired:
             pass
         return self._stop(gen)
@@ -236,6 +252,10 @@ class AsyncCursor(psycopg.AsyncCursor[TupleRow]):
         self.connection.note(query)  # type: ignore[attr-defined]
         return super().stream(query, params, **keywords)
 
+    def copy(self, statement: Any, params: Any = None, **keywords: Any) -> Any:
+        self.connection.note(statement)  # type: ignore[attr-defined]
+        return super().copy(statement, params, **keywords)
+
 
 class AsyncServerCursor(psycopg.AsyncServerCursor[TupleRow]):
     """psycopg's named cursor; its connection takes notice of one that outlives its transaction."""
@@ -265,9 +285,12 @@ class AsyncConnection(Guarded, psycopg.AsyncConnection[TupleRow]):
         more = () if timeout is None else (timeout,)
         if self.until == math.inf:
             return await super().wait(gen, interval, *more)
-        until = end_of_wait(self.until, self.grace, ending=self.ending or self.in_failed_transaction())
+        until, remaining = self.until, self.until - monotonic()
+        if remaining <= 0:
+            until = end_of_wait(until, self.grace, ending=self.ending or self.in_failed_transaction())
+            remaining = until - monotonic()
         try:
-            return await super().wait(bounded(gen, until), tick(until - monotonic()), *more)
+            return await super().wait(bounded(gen, until), tick(remaining), *more)
         except Expired:
             pass
         return await self._stop(gen)

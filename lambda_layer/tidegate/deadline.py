@@ -44,7 +44,7 @@ def bounded(protocol: Protocol[R], until: float) -> Protocol[R]:
 
 def tick(remaining: float) -> float:
     """The interval of looks at the clock, in seconds, such that one of them falls on the end of `remaining`."""
-    return remaining / max(1, math.ceil(remaining / LONGEST_TICK))
+    return remaining / math.ceil(remaining / LONGEST_TICK) if remaining > LONGEST_TICK else max(0.0, remaining)
 
 
 def end_of_wait(until: float, grace: float, *, ending: bool) -> float:

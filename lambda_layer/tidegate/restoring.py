@@ -44,7 +44,7 @@ def is_as_opened(conn: AnyConnection) -> bool:
         and conn.read_only is None
         and conn.deferrable is None
         and conn.row_factory is tuple_row
-        and conn.cursor_factory in (Cursor, AsyncCursor)
+        and not conn.unwatched()
         and conn.server_cursor_factory in (ServerCursor, AsyncServerCursor)
         and conn.prepare_threshold == PREPARE_THRESHOLD
         and conn.reported() == conn.baseline
@@ -97,7 +97,7 @@ async def roll_back(conn: AnyConnection, waits: Waits) -> bool:
 
 async def _reset_session(conn: AnyConnection, waits: Waits, borrowed_at: blame.Place | None) -> bool:
     # Statements of another class of cursors have not been seen.
-    unseen = conn.cursor_factory not in (Cursor, AsyncCursor)
+    unseen = conn.unwatched()
     reported = conn.reported() != conn.baseline
     if conn.changed_at is None and not unseen and not reported:
         return True

@@ -114,14 +114,54 @@ def test_a_transaction_that_wrote_nothing_may_run_again(work: Database, relay_to
     relay = relay_to(work.server.port)
     runs: list[int] = []
 
-    def read(conn: psycopg.Connection[Any]) -> object:
+    def update_nothing(conn: psycopg.Connection[Any]) -> int:
         runs.append(1)
-        return conn.execute("SELECT count(*) FROM work").fetchone()
+        return conn.execute("UPDATE work SET id = 2 WHERE id = 1").rowcount
 
     with connected(work, port=relay.port) as db:
         relay.reset_at_answer(COMMITTED)
-        assert db.transaction(read) == (0,)
+        assert db.transaction(update_nothing) == 0
     assert len(runs) == 2
+
+
+def by_copy(conn: psycopg.Connection[Any]) -> None:
+    with conn.cursor().copy("COPY work FROM STDIN") as copy:
+        copy.write_row([1])
+
+
+def by_many(conn: psycopg.Connection[Any]) -> None:
+    conn.cursor().executemany("INSERT INTO work VALUES (%s)", [[1]])
+
+
+def by_with(conn: psycopg.Connection[Any]) -> None:
+    conn.execute("WITH done AS (INSERT INTO work VALUES (1) RETURNING id) SELECT count(*) FROM done")
+
+
+def by_other_cursors(conn: psycopg.Connection[Any]) -> None:
+    conn.cursor_factory = psycopg.ClientCursor
+    insert(conn)
+
+
+@pytest.mark.parametrize("write", [insert, by_copy, by_many, by_with, by_other_cursors])
+def test_every_way_to_write_is_noticed(
+    work: Database, relay_to: Callable[[int], Relay], write: Callable[[psycopg.Connection[Any]], object]
+) -> None:
+    relay = relay_to(work.server.port)
+    with connected(work, port=relay.port) as db:
+        relay.reset_at_answer(COMMITTED)
+        db.transaction(write)
+        assert not relay.trap_is_set
+    assert rows(work) == 1
+
+
+def test_where_only_queries_were_seen_nothing_is_asked_and_a_lost_commit_is_unknown(
+    work: Database, relay_to: Callable[[int], Relay]
+) -> None:
+    relay = relay_to(work.server.port)
+    with connected(work, port=relay.port) as db:
+        relay.reset_at_answer(COMMITTED)
+        with pytest.raises(tidegate.CommitOutcomeUnknown):
+            db.transaction(lambda conn: conn.execute("SELECT count(*) FROM work").fetchone())
 
 
 def test_on_another_server_the_identifier_means_nothing(database: Database, relay_to: Callable[[int], Relay]) -> None:
