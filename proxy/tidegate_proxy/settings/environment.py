@@ -25,17 +25,28 @@ OF_THE_LAYER = frozenset(
     PREFIX + name
     for name in (
         "APPLICATION_NAME",
+        "AUTH",
+        "CLOSE_ABOVE",
         "CONNECT_TIMEOUT",
         "DBNAME",
         "DEFAULT_TIMEOUT",
         "HOST",
         "IDLE_CHECK",
+        "IDLE_SESSION_TIMEOUT",
         "INIT_TIMEOUT",
         "MARGIN",
+        "METRICS",
         "PASSWORD",
         "PORT",
+        "PROXY_ID",
+        "REGION",
+        "RETRY_ATTEMPTS",
+        "RETRY_BURST",
+        "RETRY_RATE",
+        "SECRET_ARN",
         "SSLMODE",
         "SSLROOTCERT",
+        "STATEMENT_DEADLINE",
         "USER",
     )
 )
