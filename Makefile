@@ -20,7 +20,7 @@ CORE   := proxy/tidegate_proxy/core
 BUILD  := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
-.PHONY: help install build wheel demo bench bench-smoke test test-interpreted soak-layer layer layers roots lint format \
+.PHONY: help install build wheel demo bench bench-smoke instructions test test-interpreted soak-layer layer layers roots lint format \
 	check clean
 
 help:  ## list the targets
@@ -58,8 +58,12 @@ demo: build  ## the spike: 500 concurrent invocations, direct, with the layer, w
 bench: build  ## the proxy beside PgBouncer and others, every scenario; says first how long it takes
 	@$(BIN)/tidegate-bench run $(ARGS)
 
-bench-smoke: build  ## the same in under two minutes: short queries only, 16 clients
-	@$(BIN)/tidegate-bench run --quick --scenario queries --case plain $(ARGS)
+bench-smoke: build  ## the same in under two minutes: short queries only, 16 clients; instructions per query
+	@$(BIN)/tidegate-bench run --quick --rounds 2 --scenario queries --case plain $(ARGS)
+	@$(BIN)/python -m tidegate_load.bench.instructions --compare
+
+instructions: build  ## count the core's instructions per query (needs valgrind) and store them; GROWN="why there are more"
+	@$(BIN)/python -m tidegate_load.bench.instructions
 
 test: build $(NODE_STAMP)  ## all tests, in parallel; those of the proxy again with the core interpreted
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
