@@ -41,7 +41,12 @@ class ProxyProcess:
         self.config = folder / "proxy.toml"
         self.config.write_text(config)
         self.log_path = folder / "proxy.log"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("TIDEGATE_", "PG"))}
+        environment = {
+            k: v
+            for k, v in os.environ.items()
+            # Which core runs is the test run's choice.
+            if not k.startswith(("TIDEGATE_", "PG")) or k == "TIDEGATE_PROXY_CORE"
+        }
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tidegate_proxy", "serve", self.config],

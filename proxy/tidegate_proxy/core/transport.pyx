@@ -1,15 +1,14 @@
 # cython: language_level=3, binding=False
 """A plain socket as a transport: readiness comes from one epoll instance, and recv and send are called right here.
 
-The event loop watches the epoll instance as it would a socket, so that a turn of the loop costs one call from it, however
-many sockets are ready. Its own add_reader would cost one call for each, and says nothing of a connection that was reset.
+The event loop watches the epoll instance as it would a socket, so that a turn of the loop costs one call from it,
+however many sockets are ready. Its own add_reader would cost one call for each, and says nothing of a connection that
+was reset.
 
-A transport has the interface of asyncio's transports, so far as the proxy uses it, and the same rules: writes are never refused,
-what the kernel does not take at once is queued, and the protocol is told to pause above a mark. There is one buffer to
-receive into, for all of them.
+A transport has the interface of asyncio's transports, so far as the proxy uses it, and the same rules: writes are never
+refused, what the kernel does not take at once is queued, and the protocol is told to pause above a mark. There is one
+buffer to receive into, for all of them.
 """
-
-
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
