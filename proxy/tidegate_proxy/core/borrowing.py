@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tidegate_proxy.core.codes import MAX_PREPARED
+
 if TYPE_CHECKING:
     from tidegate_proxy.core.client import ClientConnection
     from tidegate_proxy.core.server import ServerConnection
-
-MAX_PREPARED = 200
-"""Statements that stay prepared on one server connection; PgBouncer's max_prepared_statements has the same default."""
 
 
 class Borrowing:

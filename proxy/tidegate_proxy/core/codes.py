@@ -87,3 +87,6 @@ replication is refused at login."""
 READ_TAGS: Final = bytes(letter in b"ACDIM" for letter in range(256))
 """First letters of the command tags that say something of the session: ALTER, COPY, CREATE, DEALLOCATE, DISCARD, DROP,
 INSERT, MERGE."""
+
+MAX_PREPARED: Final = 200
+"""Statements that stay prepared on one server connection; PgBouncer's max_prepared_statements has the same default."""

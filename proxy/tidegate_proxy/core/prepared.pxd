@@ -1,10 +1,15 @@
 cimport cython
 
 from tidegate_proxy.core.server cimport ServerConnection
-from tidegate_proxy.core.statements cimport CloseToken, ParseToken
+from tidegate_proxy.core.statements cimport CloseToken, ParseToken, Statement
 from tidegate_proxy.core.watch cimport SessionWatch
 
 cdef int BIND, CLOSE, PARSE, OF_STATEMENT
+cdef Py_ssize_t _FEW
+
+cdef tuple _renamed(
+    bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end, Py_ssize_t name_at, Py_ssize_t name_end, bytes name
+)
 
 
 cdef class ClientStatements:
@@ -17,5 +22,9 @@ cdef class ClientStatements:
     cdef public bint unnamed_there
 
     cpdef query_sent(self, bint may_be_passed_over)
-    @cython.locals(body=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t, name=bytes)
+    @cython.locals(body=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement,
+                   before=list)
     cpdef rewrite(self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)
+    cdef _provide(self, ServerConnection server, Statement statement, list out)
+    cdef bint _is_doubtful(self, ServerConnection server, Statement statement) except *
+    cdef _parse_on(self, ServerConnection server, Statement statement, list out, ParseToken token)

@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.core.by_name import references, renamed
-from tidegate_proxy.core.codes import OF_STATEMENT
+from tidegate_proxy.core.codes import MAX_PREPARED, OF_STATEMENT
 from tidegate_proxy.core.look import find_nul, looks_plain
 from tidegate_proxy.core.statements import (
     NOBODYS,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _pack_length = Struct(">I").pack
 
+# Below that many on a server connection their order does not matter yet.
+_FEW = MAX_PREPARED // 2
 _EMPTY_STATEMENT = b"\0\0\0"
 _CLOSE_NOTHING = encode.close_statement(NOBODYS)
 
@@ -235,9 +237,10 @@ class ClientStatements:
 
     def _provide(self, server: ServerConnection, statement: Statement, out: list[bytes]) -> None:
         """Prepare a statement on the server unless it is there, and mark it as used."""
-        if statement.name in server.prepared and not self._is_doubtful(server, statement):
-            del server.prepared[statement.name]
-            server.prepared[statement.name] = statement
+        if statement.name in server.prepared and not (server.unconfirmed and self._is_doubtful(server, statement)):
+            if len(server.prepared) > _FEW:
+                del server.prepared[statement.name]
+                server.prepared[statement.name] = statement
         else:
             self._parse_on(server, statement, out, ParseToken(statement, swallow=True))
 

@@ -1,3 +1,11 @@
+cdef class Statement:
+    cdef object __weakref__
+    cdef public bytes body
+    cdef public bytes name
+    cdef public bint private
+    cdef public object suspicion
+
+
 cdef class ParseToken:
     cdef public object statement
     cdef public bint swallow

@@ -27,8 +27,6 @@ class Statement:
     """One prepared statement: its name on servers, the body of a Parse message after the name, and what running it may
     change in the session. `private` is one that no other client may use."""
 
-    __slots__ = ("__weakref__", "body", "name", "private", "suspicion")
-
     def __init__(self, name: bytes, body: bytes, suspicion: Suspicion | None, *, private: bool = False) -> None:
         self.name = name
         self.body = body

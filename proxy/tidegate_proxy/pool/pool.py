@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from tidegate_proxy.core.borrowing import MAX_PREPARED, Borrowing
+from tidegate_proxy.core.borrowing import Borrowing
 from tidegate_proxy.core.client import ClientConnection
+from tidegate_proxy.core.codes import MAX_PREPARED
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.errors import (

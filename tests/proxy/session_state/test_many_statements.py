@@ -11,7 +11,7 @@ from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, StartProxy
 from tests.support.rawclient import RawClient, bind, describe, execute, parse
 
-from tidegate_proxy.core.borrowing import MAX_PREPARED
+from tidegate_proxy.core.codes import MAX_PREPARED
 from tidegate_proxy.protocol import encode
 
 MANY = 3 * MAX_PREPARED
