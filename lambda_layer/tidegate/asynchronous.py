@@ -136,5 +136,5 @@ class AsyncBorrowed:
 
 
 async def _end_outside(core: Core) -> None:
-    if core.deadline is None and not core.end_at_once():
+    if core.stands_alone() and not core.end_at_once():
         await core.clean_up()

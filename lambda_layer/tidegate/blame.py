@@ -24,6 +24,11 @@ _PREPARES = re.compile(_START + r"(?:PREPARE\s+(?!TRANSACTION\b)|LOAD\b)", re.IG
 _READS = re.compile(r"\s*(?:SELECT|WITH|VALUES|SHOW|TABLE)\b", re.IGNORECASE)
 _WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|INTO|nextval|setval)\b|;", re.IGNORECASE)
 
+# At the start of a text only: END after a semicolon may be PL/pgSQL's.
+_ENDS = re.compile(
+    r"\s*(?:COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!(?:\s+(?:WORK|TRANSACTION))?\s+TO\b))\b", re.IGNORECASE
+)
+
 LONGEST_REMEMBERED = 2000
 """Characters; the verdict on a longer text is found anew each time."""
 
@@ -66,11 +71,13 @@ class Verdict(NamedTuple):
 
     - `suspect`: something in the session. `lasting`: something there that no reset takes away.
     - `writes`: data. False for what begins with SELECT, unless it says more; a function may still write.
+    - `ends`: the transaction.
     """
 
     suspect: bool
     lasting: bool
     writes: bool
+    ends: bool
 
 
 def judge(query: object) -> Verdict:
@@ -88,11 +95,12 @@ def judge(query: object) -> Verdict:
 
 def _judge(text: str) -> Verdict:
     writes = _READS.match(text) is None or _WRITES.search(text) is not None
+    ends = _ENDS.match(text) is not None
     if len(text) > LONGEST_TEXT:
-        return Verdict(True, False, True)
+        return Verdict(True, False, True, ends)
     if _SUSPECT.search(text) is None:
-        return Verdict(False, False, writes)
-    return Verdict(True, _PREPARES.search(text) is not None, writes)
+        return Verdict(False, False, writes, ends)
+    return Verdict(True, _PREPARES.search(text) is not None, writes, ends)
 
 
 _judge_short = lru_cache(maxsize=512)(_judge)

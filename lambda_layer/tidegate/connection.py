@@ -70,10 +70,14 @@ class Guarded:
         """Take notice of a statement that is about to be sent.
 
         Parameters: `query`, its text; `keeps`, whether it leaves a cursor in the session.
+        Raises: psycopg.ProgrammingError, where it would end or begin a transaction within `transaction()`.
         """
-        if self.pgconn.transaction_status == IDLE:
-            self.opened_at = blame.place(3)
         verdict = blame.judge(query)
+        if self.pgconn.transaction_status == IDLE:
+            self._refuse_in_run()  # it has been ended out of our sight, and a new one would begin
+            self.opened_at = blame.place(3)
+        elif verdict.ends:
+            self._refuse_in_run()
         if verdict.writes:
             self.wrote = True
         if verdict.suspect or keeps:
@@ -82,11 +86,15 @@ class Guarded:
 
     def nothing_to_end(self) -> bool:
         """Whether commit or rollback has nothing to do. Raises: psycopg.ProgrammingError within `transaction()`."""
+        self._refuse_in_run()
+        return self.pgconn.transaction_status == IDLE and self.pgconn.pipeline_status == PIPELINE_OFF
+
+    def _refuse_in_run(self) -> None:
+        # What the function had committed would be done twice if it was run again.
         if self.in_run:
             raise psycopg.ProgrammingError(
                 "transaction() commits or rolls back when the function ends; leave both to it"
             )
-        return self.pgconn.transaction_status == IDLE and self.pgconn.pipeline_status == PIPELINE_OFF
 
     def unwatched(self) -> bool:
         """Whether the user's own class of cursors is in use, whose statements are not noticed."""

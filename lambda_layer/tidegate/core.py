@@ -76,6 +76,10 @@ class Core:
             self._grace = max(0.05, self.config.margin / 2)
         return True
 
+    def stands_alone(self) -> bool:
+        """Whether the use that has just ended is outside invocations, and nobody else has the connection."""
+        return self.deadline is None and not self._borrowed.locked()
+
     def end_at_once(self) -> bool:
         """The invocation ends. Returns: False if `clean_up` has to be waited for."""
         self.deadline = None

@@ -117,6 +117,10 @@ class Database:
         conn: Any = Borrowed(self._core).__enter__()
         return conn  # type: ignore[no-any-return]
 
+    def notice_from_engine(self, error: BaseException) -> None:
+        """Learn from what a statement of the engine's failed with."""
+        self._core.notice(error)
+
     def give_back_from_engine(self) -> None:
         """The engine is done with the connection."""
         self._core.give_back()
@@ -191,5 +195,5 @@ class Borrowed:
 
 def _end_outside(core: Core) -> None:
     """Outside an invocation each use is one of its own."""
-    if core.deadline is None and not core.end_at_once():
+    if core.stands_alone() and not core.end_at_once():
         run(core.clean_up())

@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 from . import metrics
 from .config import Config
 from .connection import AnyConnection
-from .errors import DeadlineExceeded
+from .errors import ConfigurationError, DeadlineExceeded
 from .passwords import PasswordSource, password_source
 from .retry import REFUSED_LOGINS, Bucket, connect_may_succeed_later, pause_before
 from .settings import RDS_IAM, TIDEGATE_IAM
@@ -127,6 +127,11 @@ class Opener:
             return [None]
         try:
             return await self._waits.addresses(config.host, config.port, until)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"the host {config.host!r} cannot be a host's name ({error}): set TIDEGATE_HOST (PGHOST), or the host"
+                " in the secret, for example TIDEGATE_HOST=db.example.com"
+            ) from None
         except OSError as error:
             raise psycopg.OperationalError(f"connection failed: could not look up {config.host}: {error}") from error
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from .errors import PasswordUnavailable
+from .waits import in_thread
 
 EXTENSION_PORT = 2773
 """Where the AWS Parameters and Secrets Lambda Extension listens unless its own variable says otherwise."""
@@ -46,7 +47,7 @@ def read(arn: str, deadline: float | None = None, *, fresh: bool = False) -> Sec
     """
     text = None if fresh else _from_extension(arn, deadline)
     if text is None:
-        text = _from_boto3(arn, deadline)
+        text = _from_boto3(arn, deadline) if deadline is None else _from_boto3_in_time(arn, deadline)
     return _parse(arn, text)
 
 
@@ -77,6 +78,17 @@ def _from_extension(arn: str, deadline: float | None) -> str | None:
         return None
     text = found.get("SecretString") if isinstance(found, dict) else None
     return text if isinstance(text, str) else None
+
+
+def _from_boto3_in_time(arn: str, deadline: float) -> str:
+    # boto3's timeouts are for each step of each of its attempts, and it pauses between them as long as it likes.
+    try:
+        return in_thread(lambda: _from_boto3(arn, deadline), deadline)
+    except TimeoutError:
+        raise PasswordUnavailable(
+            f"the secret {arn} cannot be read: no answer in time; in a VPC, Secrets Manager needs a VPC endpoint or a"
+            " NAT gateway"
+        ) from None
 
 
 def _from_boto3(arn: str, deadline: float | None) -> str:

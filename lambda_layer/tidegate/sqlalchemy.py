@@ -49,6 +49,11 @@ def create_engine(db: Database, **keywords: Any) -> sqlalchemy.Engine:
     )
     assert isinstance(engine.dialect, Dialect)
     engine.dialect.give_back = db.give_back_from_engine
+
+    def learn(context: sqlalchemy.engine.ExceptionContext) -> None:
+        db.notice_from_engine(context.original_exception)
+
+    sqlalchemy.event.listen(engine, "handle_error", learn)
     return engine
 
 

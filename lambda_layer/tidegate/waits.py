@@ -77,7 +77,7 @@ class Blocking:
     async def addresses(self, host: str, port: int, until: float) -> list[str]:
         if _is_address(host):
             return [host]
-        return _in_thread(lambda: _unique(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)), until)
+        return in_thread(lambda: _unique(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)), until)
 
     async def result(self, returned: Any) -> Any:
         return returned
@@ -145,10 +145,14 @@ def _unique(found: list[Any]) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def _in_thread(function: Callable[[], R], until: float) -> R:
-    """A call that cannot be interrupted: it is left alone, on a thread that keeps nobody from ending, if it hangs."""
+def in_thread(function: Callable[[], R], until: float) -> R:
+    """A call that cannot be interrupted: it is left alone, on a thread that keeps nobody from ending, if it hangs.
+
+    Parameters: `until`, a time on time.monotonic()'s clock.
+    Raises: what the call does; TimeoutError if it has not ended by then.
+    """
     outcome: list[Callable[[], R]] = []
-    thread = threading.Thread(target=_record, args=(function, outcome.append), name="tidegate-lookup", daemon=True)
+    thread = threading.Thread(target=_record, args=(function, outcome.append), name="tidegate-call", daemon=True)
     thread.start()
     thread.join(max(0.0, until - time.monotonic()))
     if not outcome:
@@ -168,7 +172,7 @@ async def _from_thread(function: Callable[[], R], until: float) -> R:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(deliver, outcome)
 
-    threading.Thread(target=_record, args=(function, hand_over), name="tidegate-lookup", daemon=True).start()
+    threading.Thread(target=_record, args=(function, hand_over), name="tidegate-call", daemon=True).start()
     try:
         outcome = await asyncio.wait_for(came, max(0.0, until - time.monotonic()))
     except TimeoutError:
@@ -179,7 +183,7 @@ async def _from_thread(function: Callable[[], R], until: float) -> R:
 def _record(function: Callable[[], R], tell: Callable[[Callable[[], R]], object]) -> None:
     try:
         result = function()
-    except OSError as error:
+    except Exception as error:
         failure = error
 
         def fail() -> R:

@@ -114,6 +114,18 @@ def test_two_users_at_once_would_share_a_transaction_and_are_refused(database: D
             assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_second_user_who_is_refused_leaves_the_first_ones_transaction_alone(database: Database) -> None:
+    with connected(database) as db:
+        with db.connection() as conn:
+            conn.execute("CREATE TABLE kept (id int)")
+            with pytest.raises(tidegate.TidegateError, match="borrowed already"):
+                db.transaction(lambda _: None)
+            with pytest.raises(tidegate.TidegateError, match="borrowed already"), db.connection():
+                pass
+        with db.connection() as conn:
+            assert conn.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
 def test_what_the_handler_set_on_the_connection_does_not_reach_the_next_invocation(database: Database) -> None:
     with connected(database) as db:
         pid = backend_of(db)

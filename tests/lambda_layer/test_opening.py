@@ -173,6 +173,11 @@ def test_an_address_that_never_answers_ends_in_a_deadline_error(
         backend_of(db)
 
 
+def test_a_name_that_no_host_can_have_is_an_error_at_once_that_names_the_variable() -> None:
+    with pytest.raises(tidegate.ConfigurationError, match=r"db\.\.example.*TIDEGATE_HOST"):
+        tidegate.connect(host="db..example", dbname="shop", user="orders", sslmode="disable")
+
+
 def test_no_attempt_is_made_after_the_deadline(database: Database, relay_to: Callable[[int], Relay]) -> None:
     relay = relay_to(database.server.port)
     with connected(database, port=relay.port) as db:

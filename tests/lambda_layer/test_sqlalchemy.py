@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import exc, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from tests.lambda_layer.helpers import Context, backend_of, connected, terminate
+from tests.lambda_layer.helpers import Context, backend_of, connected, plain_connection, terminate
 from tests.support.postgres import Database
 from tests.support.relay import Relay
 
@@ -112,3 +112,21 @@ def test_a_second_connection_at_once_is_refused_and_a_pool_too(database: Databas
             pass
         with pytest.raises(tidegate.ConfigurationError, match="pool_size"):
             tidegate.sqlalchemy.create_engine(db, pool_size=5)
+
+
+def test_a_server_that_has_become_read_only_is_left_for_the_writer(database: Database) -> None:
+    with plain_connection(database, autocommit=True) as admin:
+        admin.execute("CREATE TABLE work (id int)")
+        admin.execute(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
+        with connected(database) as db:
+            admin.execute(f'ALTER DATABASE "{database.name}" RESET default_transaction_read_only')
+            engine = tidegate.sqlalchemy.create_engine(db)
+
+            @db.handler
+            def handler(event: object, context: object) -> None:
+                with engine.begin() as conn:
+                    conn.execute(text("INSERT INTO work VALUES (1)"))
+
+            with pytest.raises(exc.InternalError, match="read-only"):
+                handler({}, Context())
+            handler({}, Context())

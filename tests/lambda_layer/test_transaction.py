@@ -230,6 +230,33 @@ def test_a_function_that_ends_its_transaction_itself_is_told_so(
         db.transaction(how)
 
 
+@pytest.mark.parametrize("statement", ["COMMIT", " commit and chain", "END", "ROLLBACK", "ABORT"])
+def test_what_a_function_committed_itself_is_never_run_again(counted: Database, statement: str) -> None:
+    runs: list[int] = []
+
+    def work(conn: Connection) -> None:
+        runs.append(1)
+        increment(conn)
+        conn.execute(statement)
+        terminate(counted, conn.info.backend_pid)
+        conn.execute("SELECT 1")
+
+    with connected(counted) as db, pytest.raises(psycopg.ProgrammingError, match="commits or rolls back when"):
+        db.transaction(work)
+    assert runs == [1]
+    assert value_of(counted) == 0
+
+
+def test_a_savepoint_is_the_functions_own(counted: Database) -> None:
+    def work(conn: Connection) -> None:
+        conn.execute("SAVEPOINT here")
+        conn.execute("ROLLBACK TO SAVEPOINT here")
+        conn.execute("ROLLBACK WORK TO here")
+
+    with connected(counted) as db:
+        db.transaction(work)
+
+
 def test_when_no_time_is_left_the_last_error_is_raised(counted: Database) -> None:
     def work(conn: Connection) -> None:
         conn.execute("DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import boto3
 import pytest
+from tests.lambda_layer.helpers import Context, silent_port
 from tests.lambda_layer.identity.services import Service, always, moto
 
 import tidegate
@@ -100,6 +102,17 @@ def test_an_unreachable_secrets_manager_is_named_with_the_remedy(client: Any, mo
     monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1")
     with pytest.raises(tidegate.PasswordUnavailable, match="VPC endpoint"):
         secrets.read(ARN)
+
+
+def test_a_secrets_manager_that_never_answers_does_not_hold_the_function_past_the_deadline(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with silent_port() as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", f"http://127.0.0.1:{port}")
+        context = Context(10.0)
+        with pytest.raises(tidegate.PasswordUnavailable, match=r"no answer in time.*VPC endpoint"):
+            secrets.read(ARN, time.monotonic() + 0.5)
+        assert context.get_remaining_time_in_millis() > 0
 
 
 # -- the extension ------------------------------------------------------------------------------------------------
