@@ -284,9 +284,13 @@ class Proxy:
                 return pid, key
 
     def add_client(self, client: ClientConnection) -> None:
-        """A client has logged in."""
+        """A client has logged in; called by its login's task."""
         self._empty.clear()
         self._clients[client.pid] = client
+        # It counts once: the next client may come before the task is seen to be done.
+        task = asyncio.current_task()
+        if task is not None:
+            self._logins.discard(task)
 
     def _client_lost(self, client: ClientConnection) -> None:
         self._clients.pop(client.pid, None)

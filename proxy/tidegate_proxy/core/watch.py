@@ -167,7 +167,8 @@ class SessionWatch:
 
     def long_query(self, part: bytes) -> None:
         """The next part of a Query that is too long to be looked at as a whole."""
-        window = (self._scanned or b"") + part
+        # What goes on from an earlier part begins no statement, whatever it begins with.
+        window = part if self._scanned is None else b"_" + self._scanned + part
         if is_part_suspect(window):
             suspicion = examine_part(window)
             if suspicion is not None:

@@ -80,6 +80,16 @@ def test_a_hundred_megabytes_with_a_set_at_their_end(narrow_proxy: ProxyProcess,
         assert setting(one, "work_mem") == b"1234kB"
 
 
+def test_no_part_of_a_long_text_begins_a_statement_because_it_begins_there(narrow_proxy: ProxyProcess) -> None:
+    text = b"SELECT '" + b"    set of things,  " * ((SIZE + 5000) // 20) + b"'\0"
+    data = b"Q" + struct.pack("!I", 4 + len(text)) + text
+    with RawClient(narrow_proxy.parameters) as one:
+        for at in range(0, len(data), 1021):
+            one.send(data[at : at + 1021])
+        assert "E" not in one.kinds_until()
+        assert "pinned" not in narrow_proxy.log
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 64, 200])
 def test_a_set_that_is_split_between_two_parts_of_a_long_text(narrow_proxy: ProxyProcess, cut: int) -> None:
     start = b"/* " + b"x" * (SIZE + 1000) + b" */ -- " + b"c" * 300 + b"\n"
