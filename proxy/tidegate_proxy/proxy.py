@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from tidegate_proxy import __version__
 from tidegate_proxy.console.console import Console
 from tidegate_proxy.core.client import ClientConnection
+from tidegate_proxy.credentials.provider import FixedCredential
 from tidegate_proxy.errors import ClientProtocolError, TargetUnavailableError
 from tidegate_proxy.login import login, random_cancel_key
 from tidegate_proxy.net.accept import ServerTLS
@@ -251,8 +252,9 @@ class Proxy:
                 connector=Connector(
                     target,
                     tls=server_side_context(target),
-                    user=target.user or user,
-                    password=password.get_secret_value() if password is not None else None,
+                    credentials=FixedCredential(
+                        target.user or user, password.get_secret_value() if password is not None else None
+                    ),
                     timeout=self.settings.server_connect_timeout,
                 ),
                 client_lost=self._client_lost,

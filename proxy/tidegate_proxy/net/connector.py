@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import ssl
 
 from tidegate_proxy.core.server import ServerConnection, ServerOwner
+from tidegate_proxy.credentials.provider import Credential, CredentialProvider, is_refusal
 from tidegate_proxy.errors import ProxyError, ServerProtocolError, TargetTLSError, TargetUnavailableError
 from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.net.transport import connect, plain, start_tls
@@ -27,7 +29,7 @@ class Connector:
 
     Parameters
     - `database`: where it is. `tls`: the context for its `tls` mode, None to do without.
-    - `user`, `password`: what to log in with. `timeout`: seconds for connecting and logging in.
+    - `credentials`: what to log in with, asked anew for each session. `timeout`: seconds for connecting and logging in.
     """
 
     def __init__(
@@ -35,14 +37,12 @@ class Connector:
         database: DatabaseSettings,
         *,
         tls: ssl.SSLContext | None,
-        user: str,
-        password: str | None,
+        credentials: CredentialProvider,
         timeout: float,
     ) -> None:
         self._database = database
         self._tls = tls
-        self._user = user
-        self._password = password
+        self.credentials = credentials
         self._timeout = timeout
 
     @property
@@ -59,20 +59,7 @@ class Connector:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                stream = await self._open()
-                try:
-                    welcome = await login_server(
-                        stream,
-                        user=self._user,
-                        database=self._database.dbname or "",
-                        password=self._password,
-                        parameters={},
-                        # Somebody on the way could ask for it too.
-                        allow_cleartext=is_loopback(self._database.host),
-                    )
-                except BaseException:
-                    stream.transport.abort()
-                    raise
+                stream, welcome = await self._log_in()
         except TimeoutError as error:
             raise self._unavailable(f"no answer within {self._timeout:g} s") from error
         except ssl.SSLCertVerificationError as error:
@@ -86,6 +73,39 @@ class Connector:
         server = ServerConnection(owner, welcome.pid, welcome.key, loop.time())
         stream.hand_over(server)
         return server, welcome
+
+    async def _log_in(self) -> tuple[Stream, Welcome]:
+        refusal: ProxyError | None = None
+        async with contextlib.aclosing(self.credentials.attempts()) as attempts:
+            async for credential in attempts:
+                try:
+                    stream, welcome = await self._try(credential)
+                except ProxyError as error:
+                    if not is_refusal(error):
+                        raise
+                    refusal = error
+                else:
+                    self.credentials.accepted(credential)
+                    return stream, welcome
+        refusal = refusal or ProxyError("there is nothing to log in to the target server with", sqlstate="28000")
+        self.credentials.refused(refusal)
+        raise refusal
+
+    async def _try(self, credential: Credential) -> tuple[Stream, Welcome]:
+        stream = await self._open()
+        try:
+            return stream, await login_server(
+                stream,
+                user=credential.user,
+                database=self._database.dbname or "",
+                password=credential.password,
+                parameters={},
+                # Somebody on the way could ask for it too.
+                allow_cleartext=is_loopback(self._database.host),
+            )
+        except BaseException:
+            stream.transport.abort()
+            raise
 
     async def cancel(self, server: ServerConnection) -> None:
         """Ask the server to cancel what it runs; returns when it has passed the signal on, or the request failed."""

@@ -1,0 +1,67 @@
+"""Where a connector gets its user and password from, anew for each connection that it opens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tidegate_proxy.errors import ProxyError
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A user of the server, and the password with which it logs in: None where the server asks for none."""
+
+    user: str
+    password: str | None = field(default=None, repr=False)
+
+
+class CredentialProvider(Protocol):
+    """Gives credentials, and knows why it can't.
+
+    One provider may serve many connectors, and many connection attempts at a time.
+    """
+
+    last_error: ProxyError | None
+    """Why there are no credentials, or why the server refused all of them; None once a login has worked. For target
+    health, whose reason is then AUTH_FAILURE."""
+
+    def attempts(self) -> AsyncGenerator[Credential, None]:
+        """The credentials to try for one new connection, best first.
+
+        Asking for the next one says that the server has refused the one before, so that a provider may look for a newer
+        password in between. Raises: ProxyError (28000) when there are no credentials, with the remedy; one of class 08
+        when they can't be had at present.
+        """
+
+    def accepted(self, credential: Credential) -> None:
+        """The server let us in with this one."""
+
+    def refused(self, error: ProxyError) -> None:
+        """The server refused all of them, the last with this error."""
+
+
+class FixedCredential:
+    """One user and password, from the configuration."""
+
+    def __init__(self, user: str, password: str | None) -> None:
+        self.last_error: ProxyError | None = None
+        self._credential = Credential(user, password)
+
+    async def attempts(self) -> AsyncGenerator[Credential, None]:
+        """See CredentialProvider."""
+        yield self._credential
+
+    def accepted(self, credential: Credential) -> None:
+        """See CredentialProvider."""
+        self.last_error = None
+
+    def refused(self, error: ProxyError) -> None:
+        """See CredentialProvider."""
+        self.last_error = error
+
+
+def is_refusal(error: ProxyError) -> bool:
+    """Whether a server has turned down the user or the password, so that others may do better: 28P01, 28000."""
+    return error.sqlstate in ("28P01", "28000")
