@@ -67,7 +67,7 @@ def serve(file: Path | None) -> None:
     """Run the proxy until SIGTERM, which lets transactions finish first.
 
     Needs as many open files as clients: the soft limit is raised to the hard one. Where even that is too
-    low, a configured max_client_connections is an error, and its default is lowered with a warning.
+    low, a configured max_client_conn is an error, and its default is lowered with a warning.
     """
     try:
         settings, warning = _load(file)
@@ -134,7 +134,7 @@ def describe(settings: Settings) -> list[str]:
         "require": "TLS required",
     }[settings.client_tls]
     port = settings.listen_port or "any free port"
-    clients = f"at most {settings.max_client_connections} at a time"
+    clients = f"at most {settings.max_client_conn} at a time"
     lines = [
         "The configuration is valid.",
         f"Clients: {settings.listen_host} port {port}, {tls}, {clients}",

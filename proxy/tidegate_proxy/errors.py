@@ -79,8 +79,8 @@ class BorrowTimeoutError(ProxyError):
     """No server connection became free in time."""
 
     default_sqlstate = "53300"
-    default_message = 'no server connection became free within "borrow_timeout"'
-    default_hint = 'Shorten transactions, or raise "pool_size" or "borrow_timeout".'
+    default_message = 'no server connection became free within "connection_borrow_timeout"'
+    default_hint = 'Shorten transactions, or raise "default_pool_size" or "connection_borrow_timeout".'
 
 
 class LimitError(ProxyError):
@@ -88,7 +88,7 @@ class LimitError(ProxyError):
 
     default_sqlstate = "53300"
     default_message = "sorry, too many clients already"
-    default_hint = 'The proxy has reached "max_client_connections".'
+    default_hint = 'The proxy has reached "max_client_conn".'
 
 
 class TargetUnavailableError(ProxyError):

@@ -109,8 +109,10 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
         _start_console(proxy, stream, packet)
         return
     pool = proxy.pool(packet.database, packet.user)
-    # From here on the client waits for us: `borrow_timeout` ends that, with an error that says why.
-    deadline.reschedule(asyncio.get_running_loop().time() + settings.borrow_timeout + settings.server_connect_timeout)
+    # From here on the client waits for us: `connection_borrow_timeout` ends that, with an error that says why.
+    deadline.reschedule(
+        asyncio.get_running_loop().time() + settings.connection_borrow_timeout + settings.server_connect_timeout
+    )
     session = {name.lower(): value for name, value in (packet.options | packet.parameters).items()}
     session, told = await pool.begin_session(session)
     parameters = dict(told)

@@ -14,7 +14,7 @@ lookups."""
 def fit_to_open_files(settings: Settings, hard_limit: int) -> tuple[Settings, str | None]:
     """Fit the number of clients to what the process may open.
 
-    What somebody configured must hold, so an explicit `max_client_connections` that does not fit is an
+    What somebody configured must hold, so an explicit `max_client_conn` that does not fit is an
     error; the default is lowered. One pool per database is counted.
 
     Parameters: `hard_limit`, the most files that the process may open.
@@ -22,22 +22,22 @@ def fit_to_open_files(settings: Settings, hard_limit: int) -> tuple[Settings, st
     Raises: ConfigurationError.
     """
     others = sum(map(settings.pool_size_of, settings.databases.values())) + RESERVE
-    needed = settings.max_client_connections + others
+    needed = settings.max_client_conn + others
     possible = hard_limit - others
     if hard_limit == resource.RLIM_INFINITY or needed <= hard_limit:
         return settings, None
     remedy = f"raise the limit to {needed} (ulimit -Hn, LimitNOFILE=, or docker run --ulimit nofile=)"
-    if "max_client_connections" in settings.model_fields_set or possible < 1:
-        lower = f", or set max_client_connections to at most {possible}" if possible >= 1 else ""
+    if "max_client_conn" in settings.model_fields_set or possible < 1:
+        lower = f", or set max_client_conn to at most {possible}" if possible >= 1 else ""
         raise ConfigurationError(
-            f"max_client_connections: {settings.max_client_connections} clients need {needed} open files, "
+            f"max_client_conn: {settings.max_client_conn} clients need {needed} open files, "
             f"but the hard limit is {hard_limit}: {remedy}{lower}"
         )
     warning = (
-        f"max_client_connections is lowered from {settings.max_client_connections} to {possible}, "
-        f"because the hard limit of open files is {hard_limit}: {remedy}, or set max_client_connections"
+        f"max_client_conn is lowered from {settings.max_client_conn} to {possible}, "
+        f"because the hard limit of open files is {hard_limit}: {remedy}, or set max_client_conn"
     )
-    return settings.model_copy(update={"max_client_connections": possible}), warning
+    return settings.model_copy(update={"max_client_conn": possible}), warning
 
 
 def hard_limit_of_open_files() -> int:

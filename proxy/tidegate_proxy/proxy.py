@@ -223,7 +223,7 @@ class Proxy:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            surplus = len(self._clients) + len(self._logins) - self.settings.max_client_connections
+            surplus = len(self._clients) + len(self._logins) - self.settings.max_client_conn
             if surplus >= _REFUSALS_AT_ONCE:
                 connection.close()
                 continue

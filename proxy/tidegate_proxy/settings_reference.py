@@ -25,7 +25,7 @@ errors.
 
 ```toml
 listen_port = 6432
-pool_size = 20
+default_pool_size = 20
 
 [databases.app]
 host = "db.example.com"
@@ -39,7 +39,7 @@ case:
 
 ```sh
 TIDEGATE_LISTEN_PORT=6432
-TIDEGATE_POOL_SIZE=20
+TIDEGATE_DEFAULT_POOL_SIZE=20
 TIDEGATE_DATABASES__APP__HOST=db.example.com
 TIDEGATE_USERS__APP__PASSWORD_FILE=app.password
 ```

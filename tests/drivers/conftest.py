@@ -40,7 +40,7 @@ def proxy_of_size(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathF
     def get(pool_size: int) -> ProxyProcess:
         if pool_size not in started:
             anything = Database(postgres, "*", USER, PASSWORD)
-            config = proxy_config(anything, {"pool_size": pool_size, "borrow_timeout": 30})
+            config = proxy_config(anything, {"default_pool_size": pool_size, "connection_borrow_timeout": 30})
             proxy = ProxyProcess(tmp_path_factory.mktemp("proxy"), anything, config)
             started[pool_size] = proxy
             proxy.wait_until_listening()

@@ -33,7 +33,8 @@ _DIFFERENCES = """
   one with its next transaction. Health checks such as SQLAlchemy's `pool_pre_ping` and Django's
   `CONN_HEALTH_CHECKS` find the connection alive.
 - Whoever listens, holds a session's advisory lock, has a temporary table or a cursor `WITH HOLD` (Django's
-  `iterator()` outside of `atomic()` declares one) keeps a server connection for as long as that exists. `pool_size`
+  `iterator()` outside of `atomic()` declares one) keeps a server connection for as long as that exists.
+  `default_pool_size`
   must leave room for such clients.
 
 ## By hand

@@ -28,7 +28,7 @@ DEMO += ["--function-timeout", "8"]
 
 HOSTILE = {
     "TIDEGATE_HOST": "192.0.2.1",
-    "TIDEGATE_POOL_SIZE": "nonsense",
+    "TIDEGATE_DEFAULT_POOL_SIZE": "nonsense",
     "PGSSLMODE": "verify-full",
     "PGGSSENCMODE": "require",
     "PGSERVICE": "nosuchservice",

@@ -144,7 +144,9 @@ StartProxy = Callable[..., ProxyProcess]
 
 @pytest.fixture
 def start_proxy(tmp_path: Path, database: Database) -> Iterator[StartProxy]:
-    """Start proxies for this test: `start_proxy(pool_size=1, database_settings={...})`; all are stopped afterwards."""
+    """Start proxies for this test: `start_proxy(default_pool_size=1, database_settings={...})`.
+
+    All are stopped afterwards."""
     started: list[ProxyProcess] = []
 
     def start(*, database_settings: Mapping[str, Any] | None = None, **settings: Any) -> ProxyProcess:
@@ -170,4 +172,4 @@ def proxy(start_proxy: StartProxy) -> ProxyProcess:
 @pytest.fixture
 def narrow_proxy(start_proxy: StartProxy) -> ProxyProcess:
     """A proxy with a single server connection, which all clients have to share."""
-    return start_proxy(pool_size=1)
+    return start_proxy(default_pool_size=1)

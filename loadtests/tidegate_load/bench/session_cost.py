@@ -88,7 +88,7 @@ def running_proxy(server: EmbeddedPostgres, session_check: str, folder: Path) ->
     target = f"TIDEGATE_DATABASES__{DATABASE.upper()}__"
     settings = {
         "TIDEGATE_LISTEN_PORT": "0",
-        "TIDEGATE_POOL_SIZE": "2",
+        "TIDEGATE_DEFAULT_POOL_SIZE": "2",
         "TIDEGATE_SESSION_CHECK": session_check,
         target + "HOST": str(server.host),
         target + "PORT": str(server.port),

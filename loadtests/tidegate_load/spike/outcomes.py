@@ -25,7 +25,7 @@ _KNOWN = (
     (re.compile(r"too many connections for (role|database)"), "too many connections for role or database"),
     (re.compile(r"task timed out", re.I), "Task timed out"),
     (re.compile(r"borrow_timeout"), "proxy: borrow_timeout"),
-    (re.compile(r"max_client_connections"), "proxy: max_client_connections"),
+    (re.compile(r"max_client_conn"), "proxy: max_client_conn"),
     (re.compile(r"(connection|connect) timeout|timeout expired", re.I), "connection timeout"),
     (re.compile(r"connection refused", re.I), "connection refused"),
     (re.compile(r"password authentication failed"), "password authentication failed"),

@@ -40,8 +40,8 @@ def proxy_configuration(pool_size: int, borrow_timeout: float, server: Mapping[s
 listen_host = "{HOST}"
 listen_port = 0
 client_tls = "disable"
-pool_size = {pool_size}
-borrow_timeout = {borrow_timeout}
+default_pool_size = {pool_size}
+connection_borrow_timeout = {borrow_timeout}
 
 [databases.{database}]
 host = {json.dumps(server["host"])}

@@ -120,7 +120,7 @@ class Pool(Borrowing):
         if server is not None:
             return server
         self.busy = True
-        self._waiting[waiter] = self._loop.call_later(self._settings.borrow_timeout, self._timed_out, waiter)
+        self._waiting[waiter] = self._loop.call_later(self._settings.connection_borrow_timeout, self._timed_out, waiter)
         self._open_more()
         return None
 
@@ -139,7 +139,8 @@ class Pool(Borrowing):
         self._no_longer_waiting()
         waiter.borrow_failed(
             BorrowTimeoutError(
-                f'no server connection became free within "borrow_timeout" ({self._settings.borrow_timeout:g} s)',
+                'no server connection became free within "connection_borrow_timeout" '
+                f"({self._settings.connection_borrow_timeout:g} s)",
                 detail=str(self._last_error) if self._last_error is not None else None,
             )
         )

@@ -135,7 +135,7 @@ class DatabaseSettings(_Model, frozen=True):
     """File with the password of `user` in its only line, in place of `password`."""
 
     pool_size: PoolSize | None = None
-    """Most server connections per user for this database. Default: the general `pool_size`."""
+    """Most server connections per user for this database. Default: the general `default_pool_size`."""
 
     pool_mode: PoolMode | None = None
     """Default: the general `pool_mode`; a user's own comes first."""
@@ -209,7 +209,7 @@ class Settings(_Model, frozen=True):
     listen_port: Annotated[int, Field(strict=True, ge=0, le=65_535)] = 6432
     """TCP port to listen on; 0 takes any free port."""
 
-    pool_size: PoolSize = 20
+    default_pool_size: PoolSize = 20
     """Most server connections per pool. There is one pool per pair of database and user."""
 
     pool_mode: PoolMode = "transaction"
@@ -220,17 +220,17 @@ class Settings(_Model, frozen=True):
     """When to ask the server what a client has left in its session: after statements that look as if they changed
     it, or after every transaction, which also finds what functions do inside and costs a small query each time."""
 
-    borrow_timeout: Seconds = 120
+    connection_borrow_timeout: Seconds = 120
     """How long a transaction may wait for a server connection. After that the client gets an error
     (SQLSTATE 53300) and stays connected."""
 
-    max_client_connections: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
+    max_client_conn: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
     """Most client connections at a time. Each takes one open file; where the process may not open that
     many, an explicit value is an error and the default is lowered with a warning."""
 
     client_login_timeout: Seconds = 60
     """How long a client may take from connecting to having proved who it is. A first server connection may then
-    be waited for; that is limited by `borrow_timeout`."""
+    be waited for; that is limited by `connection_borrow_timeout`."""
 
     drain_timeout: SecondsOrZero = 110
     """How long transactions may take to finish after SIGTERM; then their connections are closed (SQLSTATE
@@ -342,7 +342,7 @@ class Settings(_Model, frozen=True):
 
     def pool_size_of(self, database: DatabaseSettings) -> int:
         """Most server connections per user for `database`: its own setting, else the general one."""
-        return self.pool_size if database.pool_size is None else database.pool_size
+        return self.default_pool_size if database.pool_size is None else database.pool_size
 
     def pool_mode_of(self, database: str, user: str) -> PoolMode:
         """The pool mode for a client: its user's, else its database's, else the general one."""

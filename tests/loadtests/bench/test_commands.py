@@ -18,7 +18,7 @@ STORM = ["run", "--scenario", "storm", "--case", "plain scram", "--storm", "4", 
 STORM += ["--endpoint", "tidegate-interpreted", "--endpoint", "direct", "--quick"]
 
 HOSTILE = {
-    "TIDEGATE_POOL_SIZE": "nonsense",
+    "TIDEGATE_DEFAULT_POOL_SIZE": "nonsense",
     "TIDEGATE_HOST": "192.0.2.1",
     "PGSSLMODE": "verify-full",
     "PGHOSTADDR": "192.0.2.1",

@@ -115,8 +115,8 @@ def test_the_proxys_file_is_one_that_the_proxy_reads(tmp_path: Path) -> None:
     file = tmp_path / "proxy.toml"
     file.write_text(proxy_configuration(7, 2.5, server))
     settings = load_settings(file, {})
-    assert settings.pool_size == 7
-    assert settings.borrow_timeout == 2.5
+    assert settings.default_pool_size == 7
+    assert settings.connection_borrow_timeout == 2.5
     assert settings.databases["my.db"].port == 5432
     password = settings.users['o"brien'].password
     assert password is not None

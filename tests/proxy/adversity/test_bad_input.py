@@ -34,7 +34,7 @@ def process(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
     database = Database(postgres, "bad_input", "bad_input", "s3cret-bad-input")
     postgres.create_user(database.user, database.password)
     postgres.create_database(database.name, owner=database.user)
-    settings = {"pool_size": 1, "idle_transaction_timeout": 1, "client_login_timeout": 3}
+    settings = {"default_pool_size": 1, "idle_transaction_timeout": 1, "client_login_timeout": 3}
     proxy = ProxyProcess(tmp_path_factory.mktemp("proxy"), database, proxy_config(database, settings))
     try:
         proxy.wait_until_listening()

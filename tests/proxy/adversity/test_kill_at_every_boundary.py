@@ -93,7 +93,7 @@ def within_messages() -> list[int]:
 @pytest.mark.parametrize("where", ["at message boundaries", "within messages"])
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_script_cut_off_anywhere_leaves_nothing_behind(start_proxy: StartProxy, where: str, at_once: bool) -> None:
-    proxy = start_proxy(pool_size=POOL_SIZE)
+    proxy = start_proxy(default_pool_size=POOL_SIZE)
     with proxy.database.server.connect() as watcher:
         for cut in [0, *BOUNDARIES] if where == "at message boundaries" else within_messages():
             client = RawClient(proxy.parameters)

@@ -238,7 +238,7 @@ def test_a_connection_that_cannot_be_cleaned_in_time_is_closed(
     start_proxy: StartProxy, relay_to: Callable[[int], Relay], database: Database
 ) -> None:
     relay = relay_to(database.server.port)
-    proxy = start_proxy(pool_size=1, server_reset_timeout=0.5, database_settings={"port": relay.port})
+    proxy = start_proxy(default_pool_size=1, server_reset_timeout=0.5, database_settings={"port": relay.port})
     with RawClient(proxy.parameters) as next_one:
         client = RawClient(proxy.parameters)
         client.query("BEGIN")
@@ -253,7 +253,7 @@ def test_a_connection_that_cannot_be_cleaned_in_time_is_closed(
 
 
 def test_a_hundred_clients_that_vanish_at_once_leave_every_connection_usable(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=5)
+    proxy = start_proxy(default_pool_size=5)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(RawClient(proxy.parameters)) for _ in range(100)]
         for number, client in enumerate(clients):

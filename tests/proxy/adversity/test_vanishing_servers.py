@@ -108,7 +108,7 @@ def test_cut_off_in_the_midst_of_a_row_the_client_is_closed(
     start_proxy: StartProxy, relay_to: Callable[[int], Relay], database: Database
 ) -> None:
     relay = relay_to(database.server.port)
-    proxy = start_proxy(pool_size=1, database_settings={"port": relay.port})
+    proxy = start_proxy(default_pool_size=1, database_settings={"port": relay.port})
     with RawClient(proxy.parameters) as client, RawClient(proxy.parameters) as other:
         client.send(encode.query("SELECT repeat('x', 100000000)"))
         assert client.read()[0] == "T"
@@ -134,10 +134,15 @@ def start(server: EmbeddedPostgres, database: Database) -> None:
 
 
 def test_down_at_first_and_up_later(start_proxy: StartProxy, own_server: EmbeddedPostgres, database: Database) -> None:
-    proxy = start_proxy(check_targets=False, borrow_timeout=1, pool_size=2, database_settings={"port": own_server.port})
+    proxy = start_proxy(
+        check_targets=False,
+        connection_borrow_timeout=1,
+        default_pool_size=2,
+        database_settings={"port": own_server.port},
+    )
     with pytest.raises(psycopg.OperationalError) as failed:
         proxy.connect()
-    assert "borrow_timeout" in str(failed.value)
+    assert "connection_borrow_timeout" in str(failed.value)
     assert "Connection refused" in str(failed.value)
     start(own_server, database)
     with eventually(lambda: connected(proxy), what="a login") as client:
@@ -170,7 +175,7 @@ def test_clients_wait_while_the_server_is_away_and_all_are_served(
     start_proxy: StartProxy, relay_to: Callable[[int], Relay], database: Database
 ) -> None:
     relay = relay_to(database.server.port)
-    proxy = start_proxy(pool_size=3, database_settings={"port": relay.port})
+    proxy = start_proxy(default_pool_size=3, database_settings={"port": relay.port})
     clients = [RawClient(proxy.parameters) for _ in range(10)]
     relay.stall()
     relay.reset_all()
@@ -187,10 +192,10 @@ def test_a_target_that_accepts_and_never_answers(
 ) -> None:
     relay = relay_to(database.server.port)
     relay.black_hole()
-    proxy = start_proxy(server_connect_timeout=0.2, borrow_timeout=1, database_settings={"port": relay.port})
+    proxy = start_proxy(server_connect_timeout=0.2, connection_borrow_timeout=1, database_settings={"port": relay.port})
     with pytest.raises(psycopg.OperationalError) as failed:
         proxy.connect()
-    assert "borrow_timeout" in str(failed.value)
+    assert "connection_borrow_timeout" in str(failed.value)
     assert "no answer within 0.2 s" in str(failed.value)
     relay.resume()
     with proxy.connect() as conn:
@@ -202,12 +207,12 @@ def test_too_many_connections_on_the_server_are_tried_again_until_there_is_room(
 ) -> None:
     with database.server.connect() as admin:
         admin.execute(f'ALTER ROLE "{database.user}" CONNECTION LIMIT 1')
-    proxy = start_proxy(pool_size=1, borrow_timeout=1)
+    proxy = start_proxy(default_pool_size=1, connection_borrow_timeout=1)
     parameters: dict[str, Any] = database.parameters | {"autocommit": True}
     with psycopg.connect(**parameters) as direct:
         with pytest.raises(psycopg.OperationalError) as failed:
             proxy.connect()
-        assert "borrow_timeout" in str(failed.value)
+        assert "connection_borrow_timeout" in str(failed.value)
         assert "too many connections for role" in str(failed.value)
         direct.execute("SELECT 1")
     with eventually(lambda: connected(proxy), what="a login") as client:
@@ -225,7 +230,7 @@ def test_too_many_connections_on_the_server_are_tried_again_until_there_is_room(
 def test_what_only_the_configuration_can_mend_is_said_at_once(
     start_proxy: StartProxy, settings: dict[str, str], sqlstate: str, words: str
 ) -> None:
-    proxy = start_proxy(database_settings=settings, borrow_timeout=3600)
+    proxy = start_proxy(database_settings=settings, connection_borrow_timeout=3600)
     with RawClient(proxy.parameters, login=False) as client:
         with pytest.raises(AssertionError) as refused:
             client.log_in()
@@ -302,7 +307,7 @@ def test_a_server_that_does_not_speak_the_protocol(
         if connection.recv(10_000):
             connection.sendall(answer)
 
-    proxy = start_proxy(borrow_timeout=0.5, database_settings={"port": fake_server(serve).port})
+    proxy = start_proxy(connection_borrow_timeout=0.5, database_settings={"port": fake_server(serve).port})
     with pytest.raises(psycopg.OperationalError, match=words):
         proxy.connect()
 
@@ -319,7 +324,7 @@ def test_a_server_that_answers_what_nobody_asked_loses_its_client(
             connection.sendall(b"~\0\0\0\4")
             connection.recv(10_000)
 
-    proxy = start_proxy(pool_size=1, database_settings={"port": fake_server(serve).port})
+    proxy = start_proxy(default_pool_size=1, database_settings={"port": fake_server(serve).port})
     proxy.allowed_in_log.append("protocol violation")
     with RawClient(proxy.parameters) as client:
         client.send(encode.query("SELECT 1"))
@@ -339,10 +344,10 @@ def test_messages_may_be_split_anywhere(
     if side == "server":
         relay = relay_to(database.server.port)
         relay.split(pick)
-        proxy = start_proxy(pool_size=1, database_settings={"port": relay.port})
+        proxy = start_proxy(default_pool_size=1, database_settings={"port": relay.port})
         parameters = proxy.parameters
     else:
-        proxy = start_proxy(pool_size=1)
+        proxy = start_proxy(default_pool_size=1)
         relay = relay_to(proxy.port)
         relay.split(pick)
         parameters = proxy.parameters | {"port": relay.port}

@@ -42,13 +42,13 @@ def serve(folder: Path, config: str) -> str:
 
 
 def test_an_unknown_key(tmp_path: Path, database: Database) -> None:
-    line = serve(tmp_path, "pool_sise = 5\n" + proxy_config(database))
-    assert line == "Error: proxy.toml: pool_sise: unknown key; did you mean pool_size?"
+    line = serve(tmp_path, "default_pool_sise = 5\n" + proxy_config(database))
+    assert line == "Error: proxy.toml: default_pool_sise: unknown key; did you mean default_pool_size?"
 
 
 def test_a_wrong_type(tmp_path: Path, database: Database) -> None:
-    line = serve(tmp_path, proxy_config(database, {"pool_size": "many"}))
-    assert line.startswith("Error: proxy.toml: pool_size: ")
+    line = serve(tmp_path, proxy_config(database, {"default_pool_size": "many"}))
+    assert line.startswith("Error: proxy.toml: default_pool_size: ")
     assert "262143" in line
 
 
@@ -106,7 +106,7 @@ def test_everything_by_environment_variables(tmp_path: Path, database: Database)
     name = database.name.upper()
     variables = {
         "TIDEGATE_LISTEN_PORT": "0",
-        "TIDEGATE_POOL_SIZE": "1",
+        "TIDEGATE_DEFAULT_POOL_SIZE": "1",
         f"TIDEGATE_DATABASES__{name}__HOST": database.server.host,
         f"TIDEGATE_DATABASES__{name}__PORT": str(database.server.port),
         f"TIDEGATE_DATABASES__{name}__TLS": "disable",

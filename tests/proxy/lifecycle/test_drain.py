@@ -105,7 +105,7 @@ def test_whoever_waits_in_the_queue_is_served_first(narrow_proxy: ProxyProcess) 
 
 
 def test_drain_timeout_ends_what_does_not_finish(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2, drain_timeout=0.3)
+    proxy = start_proxy(default_pool_size=2, drain_timeout=0.3)
     with contextlib.ExitStack() as stack:
         idle, busy, waiting = [stack.enter_context(RawClient(proxy.parameters)) for _ in range(3)]
         idle.query("BEGIN")
@@ -160,7 +160,7 @@ def test_a_client_that_takes_nothing_does_not_hold_it_up(start_proxy: StartProxy
 
 
 def test_clients_that_vanished_before_leave_nothing_behind(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=3)
+    proxy = start_proxy(default_pool_size=3)
     for _ in range(3):
         client = RawClient(proxy.parameters)
         client.send(encode.query("BEGIN; SELECT pg_sleep(3600)"))

@@ -20,7 +20,7 @@ CLIENTS = 8
 @pytest.fixture
 def shared(start_proxy: StartProxy) -> ProxyProcess:
     """Two server connections, for many clients."""
-    return start_proxy(pool_size=2)
+    return start_proxy(default_pool_size=2)
 
 
 def run(proxy: ProxyProcess, name: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,7 @@ def test_tls_to_the_server(
 ) -> None:
     relay = tls_relay(database.server.port, authority.context("127.0.0.1"))
     settings = {"port": relay.port, "tls": mode} | ({} if mode == "require" else {"tls_ca": str(authority.ca)})
-    proxy = start_proxy(pool_size=1, database_settings=settings)
+    proxy = start_proxy(default_pool_size=1, database_settings=settings)
     with proxy.connect() as conn:
         assert conn.execute("SELECT repeat('x', 3000000)").fetchone() == ("x" * 3_000_000,)
         assert conn.execute("SELECT length(%s)", ["x" * 3_000_000]).fetchone() == (3_000_000,)
@@ -59,7 +59,9 @@ def test_a_certificate_that_is_not_trusted_is_said_at_once(
     trustme.CA().cert_pem.write_to_path(str(other))
     relay = tls_relay(database.server.port, authority.context(*names))
     ca = other if "authority" in name else authority.ca
-    proxy = start_proxy(borrow_timeout=3600, database_settings={"port": relay.port, "tls": mode, "tls_ca": str(ca)})
+    proxy = start_proxy(
+        connection_borrow_timeout=3600, database_settings={"port": relay.port, "tls": mode, "tls_ca": str(ca)}
+    )
     with pytest.raises(psycopg.OperationalError, match=f"not trusted: .*({words})") as refused:
         proxy.connect()
     assert '"tls_ca"' in str(refused.value)
@@ -75,7 +77,7 @@ def test_verify_ca_does_not_mind_the_host_name(
 
 
 def test_a_server_without_tls_is_said_at_once(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(borrow_timeout=3600, database_settings={"tls": "require"})
+    proxy = start_proxy(connection_borrow_timeout=3600, database_settings={"tls": "require"})
     with pytest.raises(psycopg.OperationalError, match=r'does not speak TLS(.|\n)*tls = "disable"'):
         proxy.connect()
 
@@ -95,7 +97,7 @@ def test_bytes_between_the_servers_yes_and_tls_are_refused(start_proxy: StartPro
         server = threading.Thread(target=serve)
         server.start()
         proxy = start_proxy(
-            borrow_timeout=0.5,
+            connection_borrow_timeout=0.5,
             database_settings={"port": listener.getsockname()[1], "tls": "verify-full", "tls_ca": str(authority.ca)},
         )
         with pytest.raises(psycopg.OperationalError, match="sent data before TLS was up") as refused:

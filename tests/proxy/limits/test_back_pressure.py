@@ -35,7 +35,7 @@ def read_and_drop(client: RawClient, size: int) -> None:
 
 
 def test_a_client_that_does_not_read_a_gigabyte(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2)
+    proxy = start_proxy(default_pool_size=2)
     with RawClient(proxy.parameters) as client, RawClient(proxy.parameters) as other:
         value(other, "SELECT 1")
         before = proxy.resident_memory()
@@ -47,7 +47,7 @@ def test_a_client_that_does_not_read_a_gigabyte(start_proxy: StartProxy) -> None
 
 
 def test_a_gigabyte_passes_through(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1)
+    proxy = start_proxy(default_pool_size=1)
     with RawClient(proxy.parameters) as client:
         value(client, "SELECT 1")
         before = proxy.resident_memory()
@@ -65,7 +65,7 @@ def test_a_gigabyte_passes_through(start_proxy: StartProxy) -> None:
 
 
 def test_one_row_of_200_megabytes_passes_through(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1)
+    proxy = start_proxy(default_pool_size=1)
     size = 200_000_000
     with RawClient(proxy.parameters) as client:
         value(client, "SELECT 1")
@@ -85,7 +85,7 @@ def test_one_row_of_200_megabytes_passes_through(start_proxy: StartProxy) -> Non
 
 
 def test_a_query_of_50_megabytes_passes_through(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1)
+    proxy = start_proxy(default_pool_size=1)
     with RawClient(proxy.parameters) as client:
         value(client, "SELECT 1")
         before = proxy.resident_memory()
@@ -97,7 +97,7 @@ def test_a_server_that_does_not_read_300_megabytes_of_copy_data(
     start_proxy: StartProxy, relay_to: Callable[[int], Relay], database: Database
 ) -> None:
     relay = relay_to(database.server.port)
-    proxy = start_proxy(pool_size=1, database_settings={"port": relay.port}, idle_transaction_timeout=0.5)
+    proxy = start_proxy(default_pool_size=1, database_settings={"port": relay.port}, idle_transaction_timeout=0.5)
     line = b"x" * 65_535 + b"\n"
     count = 300_000_000 // len(line)
     data = memoryview(encode.message(wire.COPY_DATA, line) * count)
@@ -131,7 +131,7 @@ def send_until_stuck(client: RawClient, data: memoryview, patience: float) -> in
 
 
 def test_many_rows_through_a_slow_reader_arrive_intact(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1)
+    proxy = start_proxy(default_pool_size=1)
     rows = "SELECT n, repeat(md5(n::text), 20) AS text FROM generate_series(1, 80000) AS n"
     with RawClient(proxy.parameters) as client:
         expected = value(client, f"SELECT md5(string_agg(n || text, '')) FROM ({rows}) AS row")

@@ -25,7 +25,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_borrow_timeout_is_an_error_after_which_the_client_goes_on(start_proxy: StartProxy, name: str) -> None:
-    proxy = start_proxy(pool_size=1, borrow_timeout=0.4)
+    proxy = start_proxy(default_pool_size=1, connection_borrow_timeout=0.4)
     request, answers = REQUESTS[name]
     with RawClient(proxy.parameters) as holder, RawClient(proxy.parameters) as client:
         holder.query("BEGIN")
@@ -36,7 +36,7 @@ def test_borrow_timeout_is_an_error_after_which_the_client_goes_on(start_proxy: 
             error = messages[0][1]
             assert b"SERROR\0" in error
             assert b"C53300\0" in error
-            assert b'"borrow_timeout" (0.4 s)' in error
+            assert b'"connection_borrow_timeout" (0.4 s)' in error
         holder.query("COMMIT")
         assert value(client, "SELECT 2") == "2"
         client.send(SELECT + encode.sync())
@@ -44,10 +44,10 @@ def test_borrow_timeout_is_an_error_after_which_the_client_goes_on(start_proxy: 
 
 
 def test_a_driver_sees_too_many_connections_and_stays_connected(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, borrow_timeout=0.4)
+    proxy = start_proxy(default_pool_size=1, connection_borrow_timeout=0.4)
     with proxy.connect(autocommit=False) as holder, proxy.connect(autocommit=False) as client:
         holder.execute("SELECT 1")
-        with pytest.raises(psycopg.errors.TooManyConnections, match="borrow_timeout"):
+        with pytest.raises(psycopg.errors.TooManyConnections, match="connection_borrow_timeout"):
             client.execute("SELECT 1")
         holder.commit()
         client.rollback()
@@ -75,7 +75,7 @@ def test_who_waits_longest_is_served_first(narrow_proxy: ProxyProcess) -> None:
 
 
 def test_a_burst_never_takes_more_than_pool_size(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=4)
+    proxy = start_proxy(default_pool_size=4)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(RawClient(proxy.parameters)) for _ in range(60)]
         watcher = stack.enter_context(proxy.database.server.connect())
@@ -94,7 +94,7 @@ def test_a_burst_never_takes_more_than_pool_size(start_proxy: StartProxy) -> Non
 
 
 def test_a_database_may_have_a_pool_size_of_its_own(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=4, borrow_timeout=0.3, database_settings={"pool_size": 1})
+    proxy = start_proxy(default_pool_size=4, connection_borrow_timeout=0.3, database_settings={"pool_size": 1})
     with RawClient(proxy.parameters) as holder, RawClient(proxy.parameters) as client:
         holder.query("BEGIN")
         client.send(encode.query("SELECT 1"))
@@ -102,7 +102,7 @@ def test_a_database_may_have_a_pool_size_of_its_own(start_proxy: StartProxy) -> 
 
 
 def test_idle_transaction_timeout_ends_the_client_and_frees_the_connection(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, idle_transaction_timeout=0.5)
+    proxy = start_proxy(default_pool_size=1, idle_transaction_timeout=0.5)
     with RawClient(proxy.parameters) as holder, RawClient(proxy.parameters) as client:
         holder.query("BEGIN")
         client.send(encode.query("SELECT 1"))
@@ -113,7 +113,7 @@ def test_idle_transaction_timeout_ends_the_client_and_frees_the_connection(start
 
 
 def test_idle_transaction_timeout_leaves_a_long_query_alone(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, idle_transaction_timeout=0.1)
+    proxy = start_proxy(default_pool_size=1, idle_transaction_timeout=0.1)
     with RawClient(proxy.parameters) as client:
         client.query("BEGIN")
         client.send(encode.query("SELECT pg_sleep(2.5)"))
@@ -123,7 +123,7 @@ def test_idle_transaction_timeout_leaves_a_long_query_alone(start_proxy: StartPr
 
 
 def test_idle_transaction_timeout_leaves_a_long_execute_without_a_sync_alone(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, idle_transaction_timeout=1.5)
+    proxy = start_proxy(default_pool_size=1, idle_transaction_timeout=1.5)
     with RawClient(proxy.parameters) as client:
         client.send(parse(b"", b"SELECT pg_sleep(5)") + bind() + execute() + encode.flush())
         assert client.kinds_until("C") == "12DC"
@@ -139,7 +139,7 @@ def test_idle_transaction_timeout_leaves_a_long_execute_without_a_sync_alone(sta
 
 
 def test_idle_transaction_timeout_ends_who_never_sends_the_sync(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, idle_transaction_timeout=0.5)
+    proxy = start_proxy(default_pool_size=1, idle_transaction_timeout=0.5)
     with RawClient(proxy.parameters) as client:
         client.send(parse(b"", b"SELECT 1") + bind() + execute() + encode.flush())
         assert client.kinds_until("C") == "12DC"
@@ -148,7 +148,7 @@ def test_idle_transaction_timeout_ends_who_never_sends_the_sync(start_proxy: Sta
 
 
 def test_idle_transaction_timeout_leaves_an_idle_session_alone(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2, idle_transaction_timeout=0.1)
+    proxy = start_proxy(default_pool_size=2, idle_transaction_timeout=0.1)
     with RawClient(proxy.parameters) as idle, RawClient(proxy.parameters) as pinned, RawClient(proxy.parameters) as end:
         pinned.query("CREATE TEMP TABLE mine (a int)")
         value(idle, "SELECT 1")
@@ -168,7 +168,7 @@ def test_a_server_connection_that_is_idle_for_long_is_closed(start_proxy: StartP
 
 
 def test_a_server_connection_that_is_old_is_replaced_when_it_is_free(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, server_lifetime=0.5)
+    proxy = start_proxy(default_pool_size=1, server_lifetime=0.5)
     with RawClient(proxy.parameters) as client:
         client.query("BEGIN")
         pid = value(client, "SELECT pg_backend_pid()")

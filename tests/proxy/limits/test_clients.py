@@ -15,13 +15,13 @@ from tidegate_proxy.protocol import encode
 
 
 def test_one_client_too_many_is_refused_and_nobody_else(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(max_client_connections=3)
+    proxy = start_proxy(max_client_conn=3)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(RawClient(proxy.parameters)) for _ in range(3)]
         for _ in range(3):
             with pytest.raises(psycopg.OperationalError, match="sorry, too many clients already") as refused:
                 proxy.connect()
-            assert "max_client_connections" in str(refused.value)
+            assert "max_client_conn" in str(refused.value)
         for client in clients:
             assert value(client, "SELECT 1") == "1"
         reset(clients[0])
@@ -42,7 +42,7 @@ def connected(parameters: dict[str, Any]) -> RawClient | None:
 
 
 def test_the_refusal_names_the_sqlstate(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(max_client_connections=1)
+    proxy = start_proxy(max_client_conn=1)
     with RawClient(proxy.parameters), RawClient(proxy.parameters, login=False) as second:
         second.send(encode.startup_message({"user": proxy.database.user}))
         error = second.error_until("E")
@@ -51,7 +51,7 @@ def test_the_refusal_names_the_sqlstate(start_proxy: StartProxy) -> None:
 
 
 def test_a_cancel_request_gets_through_when_no_client_does(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(max_client_connections=1)
+    proxy = start_proxy(max_client_conn=1)
     with RawClient(proxy.parameters) as client:
         client.send(encode.query("SELECT pg_sleep(3600)"))
         until_running(proxy, "pg_sleep")
@@ -62,7 +62,7 @@ def test_a_cancel_request_gets_through_when_no_client_does(start_proxy: StartPro
 
 
 def test_many_connections_that_never_log_in_are_ended_and_leave_room(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(max_client_connections=20, client_login_timeout=1)
+    proxy = start_proxy(max_client_conn=20, client_login_timeout=1)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(RawClient(proxy.parameters, login=False)) for _ in range(20)]
         for client in silent:
@@ -81,7 +81,7 @@ def test_a_login_that_stops_half_way_is_told_why(start_proxy: StartProxy) -> Non
 
 
 def test_a_closed_client_that_takes_nothing_does_not_keep_its_place(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(max_client_connections=1)
+    proxy = start_proxy(max_client_conn=1)
     with RawClient(proxy.parameters) as deaf:
         deaf.send(encode.query("SELECT repeat('x', 1000000) FROM generate_series(1, 100)"))
         deaf.read()

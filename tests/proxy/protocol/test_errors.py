@@ -30,9 +30,9 @@ def test_an_error_has_its_sqlstate_and_a_message_without_being_given_one(
 
 
 def test_limits_name_the_setting_that_set_them() -> None:
-    assert '"borrow_timeout"' in errors.BorrowTimeoutError().message
+    assert '"connection_borrow_timeout"' in errors.BorrowTimeoutError().message
     assert errors.LimitError().message == "sorry, too many clients already"
-    assert '"max_client_connections"' in str(errors.LimitError())
+    assert '"max_client_conn"' in str(errors.LimitError())
 
 
 def test_a_wrong_password_is_reported_in_postgresqls_own_words() -> None:

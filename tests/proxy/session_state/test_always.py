@@ -33,7 +33,7 @@ def other_role(database: Database) -> Iterator[str]:
 def test_parameters_that_a_function_sets(
     start_proxy: StartProxy, other_role: str, inside: str, name: str, other: str, own: str
 ) -> None:
-    proxy = start_proxy(pool_size=1, session_check="always")
+    proxy = start_proxy(default_pool_size=1, session_check="always")
     body = inside.replace("ROLE", other_role)
     with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
         one.query(f"CREATE FUNCTION quiet() RETURNS text LANGUAGE sql AS $$ SELECT {body} $$")
@@ -55,7 +55,7 @@ def test_parameters_that_a_function_sets(
     ],
 )
 def test_state_that_a_function_leaves_pins(start_proxy: StartProxy, inside: str, end: str) -> None:
-    proxy = start_proxy(pool_size=2, session_check="always")
+    proxy = start_proxy(default_pool_size=2, session_check="always")
     with RawClient(proxy.parameters) as one:
         one.query(f"CREATE FUNCTION quiet() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {inside}; END $$")
         assert "E" not in [kind for kind, _ in one.query("SELECT quiet()")]

@@ -86,7 +86,7 @@ def test_values_beyond_ascii_in_any_client_encoding(narrow_proxy: ProxyProcess, 
 def test_roles_and_what_only_a_superuser_may_set(start_proxy: StartProxy, proxy: ProxyProcess) -> None:
     user = proxy.database.user
     superuser = {"user": "postgres", "password": proxy.database.server.password}
-    narrow = start_proxy(pool_size=1, database_settings=superuser)
+    narrow = start_proxy(default_pool_size=1, database_settings=superuser)
     question = "SELECT session_user::text, current_setting('role'), current_setting('session_replication_role')"
     with narrow.connect() as one, narrow.connect() as two:
         clean = two.execute(question).fetchone()
@@ -165,7 +165,7 @@ def test_a_name_that_was_refused_as_taken_is_gone_after_its_close(narrow_proxy: 
 
 
 def test_a_statement_too_long_to_be_carried_stays_prepared(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2)
+    proxy = start_proxy(default_pool_size=2)
     text = b"SELECT 1 -- " + b"x" * (1 << 20)
     with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
         one.send(parse(b"s", text) + encode.sync())
@@ -176,7 +176,7 @@ def test_a_statement_too_long_to_be_carried_stays_prepared(start_proxy: StartPro
 
 
 def test_a_sql_execute_whose_statement_cannot_be_prepared_any_more(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2)
+    proxy = start_proxy(default_pool_size=2)
     with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
         one.query("CREATE TABLE t (a int)")
         one.send(parse(b"s", b"SELECT * FROM t") + encode.sync())

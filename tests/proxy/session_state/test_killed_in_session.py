@@ -52,7 +52,7 @@ LAST_VALUE = "SELECT lastval()"
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("session_check", ["suspect", "always"])
 def test_a_session_that_is_cut_off(start_proxy: StartProxy, session_check: str, answered: bool) -> None:
-    proxy = start_proxy(pool_size=1, session_check=session_check)
+    proxy = start_proxy(default_pool_size=1, session_check=session_check)
     whole = b"".join(SCRIPT)
     with RawClient(proxy.parameters) as first:
         first.query("CREATE SEQUENCE numbers")

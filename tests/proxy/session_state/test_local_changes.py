@@ -61,7 +61,7 @@ RelayTo = Callable[[int], Relay]
 def counted(start_proxy: StartProxy, relay_to: RelayTo, database: Database) -> Iterator[tuple[Relay, RawClient]]:
     """A client whose proxy has its one server connection through a relay that counts."""
     relay = relay_to(database.server.port)
-    proxy = start_proxy(pool_size=1, database_settings={"port": relay.port})
+    proxy = start_proxy(default_pool_size=1, database_settings={"port": relay.port})
     with RawClient(proxy.parameters) as client:
         client.query("SELECT 1")
         yield relay, client

@@ -75,7 +75,7 @@ def test_thousands_of_statements_one_after_the_other(narrow_proxy: ProxyProcess)
 @pytest.fixture
 def mirrored(database: Database, start_proxy: StartProxy) -> Iterator[tuple[Pair, Pair, dict[str, Any]]]:
     """Two clients of one server connection with a mirror each, and how to get to the proxy's database around it."""
-    proxy = start_proxy(pool_size=1)
+    proxy = start_proxy(default_pool_size=1)
     mirror = database.name + "_mirror"
     database.server.create_database(mirror, owner=database.user)
     direct = database.parameters | {"dbname": mirror}

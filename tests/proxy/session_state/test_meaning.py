@@ -51,7 +51,7 @@ def test_a_rolled_back_savepoint_gives_a_text_its_meaning_back(narrow_proxy: Pro
 
 
 def test_a_parameter_that_a_function_sets_in_the_transaction(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, session_check="always")
+    proxy = start_proxy(default_pool_size=1, session_check="always")
     with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
         one.query(
             "CREATE FUNCTION quiet() RETURNS text LANGUAGE sql AS $$ SELECT set_config('datestyle', 'DMY', true) $$"

@@ -241,7 +241,7 @@ deterministic = settings(
 
 
 def test_clients_of_one_server_connection(twins: tuple[Database, dict[str, Any]], start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1)
+    proxy = start_proxy(default_pool_size=1)
     know_that_sequences_are_read(proxy)
 
     @deterministic
@@ -255,7 +255,7 @@ def test_clients_of_one_server_connection(twins: tuple[Database, dict[str, Any]]
 
 @pytest.mark.parametrize("session_check", ["suspect", "always"])
 def test_clients_that_pin(twins: tuple[Database, dict[str, Any]], start_proxy: StartProxy, session_check: str) -> None:
-    proxy = start_proxy(pool_size=CLIENTS, session_check=session_check)
+    proxy = start_proxy(default_pool_size=CLIENTS, session_check=session_check)
     know_that_sequences_are_read(proxy)
 
     @deterministic

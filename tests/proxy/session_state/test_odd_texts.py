@@ -124,7 +124,7 @@ def test_a_set_that_is_split_between_two_parts_of_a_long_text(narrow_proxy: Prox
 @pytest.mark.parametrize("extended", [False, True])
 def test_texts_that_postgresql_refuses_change_nothing(start_proxy: StartProxy, text: bytes, extended: bool) -> None:
     # Two, for what nobody can read may keep its client where it is.
-    proxy = start_proxy(pool_size=2)
+    proxy = start_proxy(default_pool_size=2)
     data = encode.message(wire.QUERY, text + b"\0")
     if extended:
         data = encode.message(wire.PARSE, b"\0" + text + b"\0\0\0") + bind() + execute() + encode.sync()

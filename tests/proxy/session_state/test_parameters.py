@@ -184,7 +184,7 @@ def test_roles_are_carried(start_proxy: StartProxy, database: Database) -> None:
         admin.execute(f'CREATE ROLE "{role}"')
         admin.execute(f'GRANT "{role}" TO "{database.user}"')
     try:
-        proxy = start_proxy(pool_size=1)
+        proxy = start_proxy(default_pool_size=1)
         with proxy.connect() as one, proxy.connect() as two:
             one.execute(f'SET ROLE "{role}"')
             assert one.execute("SELECT current_user::text").fetchone() == (role,)
@@ -199,7 +199,7 @@ def test_roles_are_carried(start_proxy: StartProxy, database: Database) -> None:
 
 def test_session_authorization_is_carried(start_proxy: StartProxy, database: Database) -> None:
     superuser = {"user": "postgres", "password": database.server.password}
-    proxy = start_proxy(pool_size=1, database_settings=superuser)
+    proxy = start_proxy(default_pool_size=1, database_settings=superuser)
     with proxy.connect() as one, proxy.connect() as two:
         one.execute(f'SET SESSION AUTHORIZATION "{database.user}"')
         assert two.execute("SELECT session_user::text, current_user::text").fetchone() == ("postgres", "postgres")
@@ -248,7 +248,7 @@ def test_constants_are_read_as_the_clients_own_parameters_say(one: Conn, two: Co
 
 
 def test_functions_are_the_documented_limit_unless_every_transaction_is_checked(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, session_check="always")
+    proxy = start_proxy(default_pool_size=1, session_check="always")
     with proxy.connect() as one, proxy.connect() as two:
         one.execute(
             "CREATE FUNCTION hide() RETURNS void LANGUAGE plpgsql AS"

@@ -109,7 +109,7 @@ def test_a_temporary_table_is_its_clients_alone(narrow_proxy: ProxyProcess) -> N
 
 
 def test_notifications_arrive_while_the_client_is_idle(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2)
+    proxy = start_proxy(default_pool_size=2)
     with proxy.connect() as listener, proxy.connect() as sender:
         listener.execute("LISTEN channel")
         sender.execute("SELECT pg_notify('channel', 'hello')")
@@ -122,7 +122,7 @@ def test_notifications_arrive_while_the_client_is_idle(start_proxy: StartProxy) 
 
 
 def test_sequences_never_tell_another_clients_value(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1)
+    proxy = start_proxy(default_pool_size=1)
     with proxy.connect() as one, proxy.connect() as two:
         one.execute("CREATE TABLE t (id serial PRIMARY KEY)")
         two.execute("INSERT INTO t DEFAULT VALUES")
@@ -137,7 +137,7 @@ def test_sequences_never_tell_another_clients_value(start_proxy: StartProxy) -> 
 
 
 def test_the_first_lastval_of_all_within_a_transaction(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1)
+    proxy = start_proxy(default_pool_size=1)
     with proxy.connect() as one, proxy.connect() as two:
         one.execute("CREATE TABLE t (id serial PRIMARY KEY)")
         one.execute("CREATE TABLE u (id int)")
@@ -154,7 +154,7 @@ def test_the_first_lastval_of_all_within_a_transaction(start_proxy: StartProxy) 
 
 
 def test_lastval_in_a_later_transaction_than_the_insert(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=3)
+    proxy = start_proxy(default_pool_size=3)
     with proxy.connect() as one, proxy.connect() as two:
         one.execute("CREATE TABLE t (id serial PRIMARY KEY)")
         one.execute("INSERT INTO t DEFAULT VALUES")
@@ -171,7 +171,7 @@ def test_lastval_in_a_later_transaction_than_the_insert(start_proxy: StartProxy)
 
 
 def test_nextval_and_currval_in_different_transactions(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2)
+    proxy = start_proxy(default_pool_size=2)
     with proxy.connect() as one, proxy.connect() as two:
         one.execute("CREATE SEQUENCE s")
         assert one.execute("SELECT nextval('s')").fetchone() == (1,)
@@ -182,7 +182,7 @@ def test_nextval_and_currval_in_different_transactions(start_proxy: StartProxy) 
 
 def test_a_loaded_library_ends_with_its_server_connection(start_proxy: StartProxy, proxy: ProxyProcess) -> None:
     superuser = {"user": "postgres", "password": proxy.database.server.password}
-    narrow = start_proxy(pool_size=1, database_settings=superuser)
+    narrow = start_proxy(default_pool_size=1, database_settings=superuser)
     with narrow.connect() as one:
         before = one.execute("SELECT pg_backend_pid()").fetchone()
         one.execute("LOAD 'plpgsql'")
@@ -236,7 +236,7 @@ def test_pipelined_sets_are_all_carried(narrow_proxy: ProxyProcess) -> None:
 
 
 def test_statements_in_session_mode_keep_their_server(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2, pool_mode="session")
+    proxy = start_proxy(default_pool_size=2, pool_mode="session")
     with proxy.connect() as one, proxy.connect() as two:
         assert one.pgconn.parameter_status(b"tidegate.pool_mode") == b"session"
         pids = [conn.execute("SELECT pg_backend_pid()").fetchone() for conn in (one, two, one, two)]
@@ -250,7 +250,7 @@ def test_statements_in_session_mode_keep_their_server(start_proxy: StartProxy) -
 
 
 def test_statement_mode_refuses_transaction_blocks(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, pool_mode="statement")
+    proxy = start_proxy(default_pool_size=1, pool_mode="statement")
     with proxy.connect() as one, proxy.connect() as two:
         assert one.execute("SELECT 1").fetchone() == two.execute("SELECT 1").fetchone() == (1,)
         with pytest.raises(psycopg.Error, match="transaction blocks are not allowed in statement pooling mode"):
@@ -273,7 +273,7 @@ def test_pool_mode_of_a_user_comes_before_that_of_a_database_and_that_before_the
     tmp_path: Path, database: Database, general: str, of_database: str | None, of_user: str | None, expected: str
 ) -> None:
     database_settings = {"pool_mode": of_database} if of_database else {}
-    config = proxy_config(database, {"pool_size": 2, "pool_mode": general}, database_settings)
+    config = proxy_config(database, {"default_pool_size": 2, "pool_mode": general}, database_settings)
     # The user's table is the last one.
     config += f'pool_mode = "{of_user}"\n' if of_user else ""
     proxy = ProxyProcess(tmp_path, database, config)
@@ -315,7 +315,7 @@ def test_asyncpgs_reset_query_unpins(narrow_proxy: ProxyProcess) -> None:
 
 
 def test_a_pin_outlives_other_transactions_of_its_client(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2)
+    proxy = start_proxy(default_pool_size=2)
 
     def backend(conn: psycopg.Connection[Any]) -> Any:
         return conn.execute("SELECT pg_backend_pid()").fetchone()
@@ -345,7 +345,7 @@ def test_a_check_that_is_cancelled_leaves_nothing_to_others(narrow_proxy: ProxyP
 
 
 def test_notifications_between_other_answers_all_arrive(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=2)
+    proxy = start_proxy(default_pool_size=2)
     with RawClient(proxy.parameters) as listener, RawClient(proxy.parameters) as sender:
         listener.query("LISTEN c")
         arrived = 0
@@ -374,7 +374,9 @@ def test_a_statement_that_is_too_long_to_be_carried(narrow_proxy: ProxyProcess) 
 
 
 def test_statement_mode_frees_the_server_connection_at_once(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(pool_size=1, pool_mode="statement", borrow_timeout=3, server_reset_timeout=60)
+    proxy = start_proxy(
+        default_pool_size=1, pool_mode="statement", connection_borrow_timeout=3, server_reset_timeout=60
+    )
     with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
         one.send(encode.query("BEGIN"))
         assert one.error_until("E")["C"] == "0A000"

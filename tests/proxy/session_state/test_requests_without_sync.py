@@ -65,7 +65,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("session_check", ["suspect", "always"])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_answers_are_those_of_postgresql(start_proxy: StartProxy, name: str, session_check: str, split: bool) -> None:
-    proxy = start_proxy(pool_size=1, session_check=session_check)
+    proxy = start_proxy(default_pool_size=1, session_check=session_check)
     script = SCRIPTS[name]
     with (
         RawClient(proxy.database.parameters) as direct,

@@ -43,7 +43,7 @@ def test_help_names_the_commands_and_where_the_settings_are_explained(tmp_path: 
 
 def test_check_says_what_the_proxy_would_do(tmp_path: Path, certificates: Certificates) -> None:
     (tmp_path / "tidegate.toml").write_text(
-        'listen_host = "0.0.0.0"\nclient_tls_cert = "both.pem"\nmax_client_connections = 50\n'
+        'listen_host = "0.0.0.0"\nclient_tls_cert = "both.pem"\nmax_client_conn = 50\n'
         '[databases.app]\nhost = "db"\ndbname = "app2"\nuser = "proxy"\n'
         f'password = "{SECRET}"\ntls = "require"\npool_size = 5\n'
         '[databases."*"]\nhost = "any"\n'
@@ -85,12 +85,12 @@ def test_a_file_that_is_not_there_is_one_line_and_status_2(tmp_path: Path, comma
 
 
 def test_more_clients_than_open_files_is_one_line_and_status_2(tmp_path: Path) -> None:
-    (tmp_path / "tidegate.toml").write_text("max_client_connections = 1000\n" + SERVER)
+    (tmp_path / "tidegate.toml").write_text("max_client_conn = 1000\n" + SERVER)
     limited = f"ulimit -n 500; exec {sys.executable} -m tidegate_proxy check tidegate.toml"
     ran = subprocess.run(["sh", "-c", limited], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        "Error: max_client_connections: 1000 clients need 1120 open files, but the hard limit is 500: "
+        "Error: max_client_conn: 1000 clients need 1120 open files, but the hard limit is 500: "
         "raise the limit to 1120 (ulimit -Hn, LimitNOFILE=, or docker run --ulimit nofile=), "
-        "or set max_client_connections to at most 380\n"
+        "or set max_client_conn to at most 380\n"
     )

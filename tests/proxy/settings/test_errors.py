@@ -68,8 +68,8 @@ FILE_CASES = {
         "listen_port: must be a whole number from 0 to 65535, for example 6432",
     ),
     "boolean for a number": (
-        "pool_size = true\n" + SERVER,
-        "pool_size: must be a whole number from 1 to 262143, for example 20",
+        "default_pool_size = true\n" + SERVER,
+        "default_pool_size: must be a whole number from 1 to 262143, for example 20",
     ),
     "number for a boolean": ("check_targets = 1\n" + SERVER, "check_targets: must be true or false"),
     "number for a secret": (
@@ -85,8 +85,8 @@ FILE_CASES = {
         "databases.app.port: must be a whole number from 1 to 65535, for example 5432",
     ),
     "no time at all": (
-        "borrow_timeout = 0\n" + SERVER,
-        "borrow_timeout: must be a number of seconds above 0, up to 31536000, for example 120",
+        "connection_borrow_timeout = 0\n" + SERVER,
+        "connection_borrow_timeout: must be a number of seconds above 0, up to 31536000, for example 120",
     ),
     "negative time": (
         "drain_timeout = -1\n" + SERVER,

@@ -18,7 +18,7 @@ VERIFIER = f"SCRAM-SHA-256$4096:{'c2FsdHNhbHRzYWx0c2FsdA=='}${'A' * 43}=:{'B' * 
 def test_one_database_is_all_that_must_be_said(load: Load) -> None:
     settings = load(SERVER)
     database = settings.databases["app"]
-    assert (settings.listen_host, settings.listen_port, settings.pool_size) == ("127.0.0.1", 6432, 20)
+    assert (settings.listen_host, settings.listen_port, settings.default_pool_size) == ("127.0.0.1", 6432, 20)
     assert (database.host, database.port, database.dbname, database.tls) == (
         "db.example.com",
         5432,
@@ -29,8 +29,8 @@ def test_one_database_is_all_that_must_be_said(load: Load) -> None:
 
 
 def test_durations_are_floats_whether_given_or_default(load: Load) -> None:
-    settings = load("borrow_timeout = 3\n" + SERVER)
-    assert [type(value) for value in (settings.borrow_timeout, settings.drain_timeout)] == [float, float]
+    settings = load("connection_borrow_timeout = 3\n" + SERVER)
+    assert [type(value) for value in (settings.connection_borrow_timeout, settings.drain_timeout)] == [float, float]
 
 
 def test_the_environment_alone_is_enough() -> None:
@@ -38,14 +38,14 @@ def test_the_environment_alone_is_enough() -> None:
         None,
         {
             "TIDEGATE_LISTEN_PORT": "0",
-            "TIDEGATE_BORROW_TIMEOUT": "0.5",
+            "TIDEGATE_CONNECTION_BORROW_TIMEOUT": "0.5",
             "TIDEGATE_CHECK_TARGETS": "False",
             "TIDEGATE_DATABASES__APP__HOST": "db",
             "TIDEGATE_USERS__APP__PASSWORD": "1234",
             "HOME": "/",
         },
     )
-    assert (settings.listen_port, settings.borrow_timeout, settings.check_targets) == (0, 0.5, False)
+    assert (settings.listen_port, settings.connection_borrow_timeout, settings.check_targets) == (0, 0.5, False)
     password = settings.users["app"].password
     assert password is not None
     assert password.get_secret_value() == "1234"
@@ -53,14 +53,15 @@ def test_the_environment_alone_is_enough() -> None:
 
 def test_the_environment_wins_key_by_key_and_leaves_the_rest_of_the_file(load: Load) -> None:
     settings = load(
-        'listen_port = 1\npool_size = 2\n[databases.app]\nhost = "file"\nport = 3\n[databases.other]\nhost = "o"\n',
+        "listen_port = 1\ndefault_pool_size = 2\n"
+        '[databases.app]\nhost = "file"\nport = 3\n[databases.other]\nhost = "o"\n',
         {
             "TIDEGATE_LISTEN_PORT": "4",
             "TIDEGATE_DATABASES__APP__HOST": "variable",
             "TIDEGATE_DATABASES__NEW__HOST": "n",
         },
     )
-    assert (settings.listen_port, settings.pool_size) == (4, 2)
+    assert (settings.listen_port, settings.default_pool_size) == (4, 2)
     assert (settings.databases["app"].host, settings.databases["app"].port) == ("variable", 3)
     assert set(settings.databases) == {"app", "other", "new"}
 
@@ -118,7 +119,7 @@ def test_a_wildcard_with_a_database_leads_every_name_there(load: Load) -> None:
 
 
 def test_a_database_has_its_own_pool_size_or_the_general_one(load: Load) -> None:
-    settings = load('pool_size = 3\n[databases.a]\nhost = "h"\n[databases.b]\nhost = "h"\npool_size = 4\n')
+    settings = load('default_pool_size = 3\n[databases.a]\nhost = "h"\n[databases.b]\nhost = "h"\npool_size = 4\n')
     assert [settings.pool_size_of(settings.databases[name]) for name in "ab"] == [3, 4]
 
 

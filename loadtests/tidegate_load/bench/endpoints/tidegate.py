@@ -75,9 +75,9 @@ def _configuration(stage: Stage, setup: Setup, port: int) -> str:
 listen_host = "{HOST}"
 listen_port = {port}
 client_tls = {tls}
-pool_size = {setup.pool_size}
+default_pool_size = {setup.pool_size}
 log_level = "warning"
-max_client_connections = {setup.clients + 100}
+max_client_conn = {setup.clients + 100}
 
 [databases.{DATABASE}]
 host = "{stage.server.host}"
