@@ -34,8 +34,7 @@ _DIFFERENCES = """
   `CONN_HEALTH_CHECKS` find the connection alive.
 - Whoever listens, holds a session's advisory lock, has a temporary table or a cursor `WITH HOLD` (Django's
   `iterator()` outside of `atomic()` declares one) keeps a server connection for as long as that exists.
-  `default_pool_size`
-  must leave room for such clients.
+  `default_pool_size` must leave room for such clients.
 
 ## By hand
 

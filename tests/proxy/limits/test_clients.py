@@ -62,7 +62,7 @@ def test_a_cancel_request_gets_through_when_no_client_does(start_proxy: StartPro
 
 
 def test_many_connections_that_never_log_in_are_ended_and_leave_room(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(max_client_conn=20, client_login_timeout=1)
+    proxy = start_proxy(max_client_conn=20, client_login_timeout=3)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(RawClient(proxy.parameters, login=False)) for _ in range(20)]
         for client in silent:
