@@ -27,9 +27,10 @@ class CredentialProvider(Protocol):
     """Why there are no credentials, or why the server refused all of them; None once a login has worked. For target
     health, whose reason is then AUTH_FAILURE."""
 
-    def attempts(self) -> AsyncGenerator[Credential, None]:
-        """The credentials to try for one new connection, best first.
+    def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
+        """The credentials to try for one new connection to the server that goes by this name, best first.
 
+        A database may have several servers, and an RDS IAM token is signed for the one endpoint that it is used at.
         Asking for the next one says that the server has refused the one before, so that a provider may look for a newer
         password in between. Raises: ProxyError (28000) when there are no credentials, with the remedy; one of class 08
         when they can't be had at present.
@@ -49,7 +50,7 @@ class FixedCredential:
         self.last_error: ProxyError | None = None
         self._credential = Credential(user, password)
 
-    async def attempts(self) -> AsyncGenerator[Credential, None]:
+    async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
         """See CredentialProvider."""
         yield self._credential
 

@@ -76,7 +76,7 @@ class Connector:
 
     async def _log_in(self) -> tuple[Stream, Welcome]:
         refusal: ProxyError | None = None
-        async with contextlib.aclosing(self.credentials.attempts()) as attempts:
+        async with contextlib.aclosing(self.credentials.attempts(self._database.host, self._database.port)) as attempts:
             async for credential in attempts:
                 try:
                     stream, welcome = await self._try(credential)
