@@ -2,7 +2,8 @@
 
 from tidegate_proxy.settings.errors import ConfigurationError
 from tidegate_proxy.settings.load import load_settings
-from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings, is_loopback
+from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings
+from tidegate_proxy.settings.values import is_loopback
 
 __all__ = [
     "ConfigurationError",

@@ -2,116 +2,32 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from tidegate_proxy.protocol.scram import ScramVerifier
 from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key
-
-YEAR = 365 * 86_400.0
-SECRET_FILE_LIMIT = 4096
-"""Bytes; a password file larger than this is some other file."""
-
-
-def is_loopback(host: str) -> bool:
-    """True when only programs on the same machine can reach a socket that listens on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _without_nul(text: str) -> str:
-    # A zero byte ends a string of the PostgreSQL protocol: what follows would be read as another parameter.
-    if not text or "\0" in text:
-        raise ValueError("must not be empty or contain a zero byte")
-    return text
-
-
-def _host(text: str) -> str:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        if not text.isprintable() or any(character in " /:@[]*?#," for character in text) or not text:
-            raise ValueError(
-                'must be one host name or IP address, without scheme, port or user, for example "127.0.0.1" '
-                'or "db.example.com"'
-            ) from None
-    return text
-
-
-def _secret(value: SecretStr) -> SecretStr:
-    _without_nul(value.get_secret_value())
-    return value
-
-
-def _verifier(value: SecretStr) -> SecretStr:
-    ScramVerifier.parse(value.get_secret_value())
-    return value
-
-
-def _nonempty(path: Any) -> Any:
-    if path == "":  # Path("") would be the working directory
-        raise ValueError("must not be empty: leave it out, or name a file")
-    return path
-
-
-Host = Annotated[str, AfterValidator(_host)]
-File = Annotated[Path, BeforeValidator(_nonempty)]
-Name = Annotated[str, AfterValidator(_without_nul)]
-Password = Annotated[SecretStr, AfterValidator(_secret)]
-# Numbers and booleans are strict: TOML has types, and the environment's text is converted before.
-Flag = Annotated[bool, Field(strict=True)]
-PoolSize = Annotated[int, Field(strict=True, ge=1, le=262_143)]  # the most that max_connections can be
-Seconds = Annotated[float, Field(strict=True, gt=0, le=YEAR, allow_inf_nan=False)]
-SecondsOrZero = Annotated[float, Field(strict=True, ge=0, le=YEAR, allow_inf_nan=False)]
-
-
-class _Model(BaseModel, frozen=True):
-    model_config = ConfigDict(
-        extra="forbid",
-        validate_default=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
-
-
-def _password_from(path: Path) -> SecretStr:
-    try:
-        with path.open("rb") as file:
-            content = file.read(SECRET_FILE_LIMIT + 1)
-        text = content.decode()
-    except OSError as error:
-        raise ValueError(f"password_file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"password_file {path} is not UTF-8 text") from None
-    # Editors and `echo` end a file with a line break that is no part of the password.
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text or len(content) > SECRET_FILE_LIMIT or any(character in text for character in "\n\r\0"):
-        raise ValueError(f"password_file {path} must hold the password in one line and nothing else")
-    return SecretStr(text)
-
+from tidegate_proxy.settings.values import (
+    File,
+    Flag,
+    Host,
+    Model,
+    Name,
+    Password,
+    PoolSize,
+    Seconds,
+    SecondsOrZero,
+    Verifier,
+    is_loopback,
+    password_from,
+)
 
 PoolMode = Literal["transaction", "session", "statement"]
 
 
-class DatabaseSettings(_Model, frozen=True):
+class DatabaseSettings(Model, frozen=True):
     """One database that clients may name, and the PostgreSQL server it lives on."""
 
     host: Host
@@ -161,11 +77,11 @@ class DatabaseSettings(_Model, frozen=True):
             )
         if self.password_file is not None:
             # The object is frozen for everyone else; this is still its construction.
-            object.__setattr__(self, "password", _password_from(self.password_file))
+            object.__setattr__(self, "password", password_from(self.password_file))
         return self
 
 
-class UserSettings(_Model, frozen=True):
+class UserSettings(Model, frozen=True):
     """One user that clients may log in as, with exactly one of the three ways to know the password."""
 
     password: Password | None = None
@@ -174,7 +90,7 @@ class UserSettings(_Model, frozen=True):
     password_file: File | None = None
     """File with the password in its only line."""
 
-    verifier: Annotated[SecretStr, AfterValidator(_verifier)] | None = None
+    verifier: Verifier | None = None
     """What PostgreSQL keeps in `pg_authid.rolpassword`: `SCRAM-SHA-256$iterations:salt$stored:server`. The
     user can log in to the proxy, but the proxy knows no password to log in to a server with, so the
     database must name a `user`, or the server trust the proxy."""
@@ -192,7 +108,7 @@ class UserSettings(_Model, frozen=True):
             )
         if self.password_file is not None:
             # The object is frozen for everyone else; this is still its construction.
-            object.__setattr__(self, "password", _password_from(self.password_file))
+            object.__setattr__(self, "password", password_from(self.password_file))
         return self
 
 
@@ -200,7 +116,7 @@ def _default_client_tls(validated: dict[str, Any]) -> Literal["allow", "require"
     return "allow" if is_loopback(validated.get("listen_host", "")) else "require"
 
 
-class Settings(_Model, frozen=True):
+class Settings(Model, frozen=True):
     """Everything that the proxy can be told. Frozen; durations are seconds."""
 
     listen_host: Host = "127.0.0.1"
