@@ -53,11 +53,20 @@ async def login(proxy: Proxy, connection: socket.socket, *, over_limit: bool) ->
             "login failed: %s",
             error,
         )
+        if error.sqlstate.startswith("28"):
+            proxy.counts.refused += 1
+        else:
+            proxy.counts.failed += 1
         _refuse(stream, error)
     except TimeoutError:
+        proxy.counts.failed += 1
         logger.info("login failed: not logged in within client_login_timeout")
         _refuse(stream, ProxyError("canceling authentication due to timeout", sqlstate="57014"))
     except (ConnectionError, ssl.SSLError, OSError) as error:
+        if isinstance(error, ssl.SSLError):
+            proxy.counts.refused += 1
+        else:
+            proxy.counts.failed += 1
         logger.debug("login given up: %s", error)
         if stream is not None:
             stream.transport.abort()
@@ -128,6 +137,7 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
         key,
         Session(session, always_ask=settings.session_check == "always" and mode != "session"),
         told,
+        pool.counts.statistics(secure=stream.secure),
         keeps_server=mode == "session",
         single_statements=mode == "statement",
     )

@@ -18,6 +18,7 @@ from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.credentials.provider import FixedCredential
 from tidegate_proxy.errors import ClientProtocolError, TargetUnavailableError
 from tidegate_proxy.login import login, random_cancel_key
+from tidegate_proxy.metrics.counts import Counts
 from tidegate_proxy.net.accept import ServerTLS
 from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.pool.pool import Pool
@@ -52,6 +53,7 @@ class Proxy:
             for name, user in settings.users.items()
         }
         self.tls = _server_tls(settings)
+        self.counts = Counts()
         self._pools: dict[tuple[str, str], Pool] = {}
         self._clients: dict[int, ClientConnection] = {}
         # Clients that are closed but have not taken all of what was sent, and since when.
@@ -193,6 +195,7 @@ class Proxy:
                 pool.sweep()
                 if pool.unused and not any(client.owner is pool for client in self._clients.values()):
                     del self._pools[key]
+                    self.counts.retire(*key)
             if self._draining.is_set():
                 for client in [*self._clients.values()]:
                     client.shut_down()
@@ -220,6 +223,7 @@ class Proxy:
                     loop.call_later(0.1, self._accept_again, listener)
                     return
                 raise
+            self.counts.received += 1
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -257,6 +261,7 @@ class Proxy:
                     ),
                     timeout=self.settings.server_connect_timeout,
                 ),
+                counts=self.counts.of_pool(database, user, f"{target.host}:{target.port}"),
                 client_lost=self._client_lost,
                 defaults_changed=self._defaults_changed,
             )
@@ -289,13 +294,15 @@ class Proxy:
         """A client has logged in; called by its login's task."""
         self._empty.clear()
         self._clients[client.pid] = client
+        self.counts.accepted += 1
         # It counts once: the next client may come before the task is seen to be done.
         task = asyncio.current_task()
         if task is not None:
             self._logins.discard(task)
 
     def _client_lost(self, client: ClientConnection) -> None:
-        self._clients.pop(client.pid, None)
+        if self._clients.pop(client.pid, None) is not None:
+            self.counts.closed += 1
         self._leaving.pop(client, None)
         if not self._clients:
             self._empty.set()

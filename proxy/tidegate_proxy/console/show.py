@@ -64,7 +64,7 @@ def pins(proxy: Proxy) -> Table:
     rows: list[Row] = [
         (pool.database, pool.user, reason, str(now.get((pool.database, pool.user, reason), 0)), str(count))
         for pool in proxy.pools
-        for reason, count in sorted(pool.pins.items())
+        for reason, count in sorted(pool.counts.pins.items())
     ]
     return Table(("database", "user", "reason", "clients", "total"), rows)
 

@@ -4,6 +4,7 @@ from tidegate_proxy.core.borrowing cimport Borrowing
 from tidegate_proxy.core.prepared cimport ClientStatements
 from tidegate_proxy.core.server cimport ServerConnection
 from tidegate_proxy.core.session cimport Session
+from tidegate_proxy.core.statistics cimport Statistics
 from tidegate_proxy.core.watch cimport SessionWatch
 
 cdef int COPY_DATA, COPY_DONE, COPY_FAIL, BIND, EXECUTE, FLUSH, FUNCTION_CALL, IDLE, QUERY, SYNC, TERMINATE
@@ -22,7 +23,11 @@ cdef class ClientConnection:
     cdef public ServerConnection server
     cdef public SessionWatch watch
     cdef public ClientStatements statements
+    cdef public Statistics statistics
     cdef public double silent_since
+    cdef public double connected
+    cdef public double asked
+    cdef public double waiting_since
     cdef public bint keeps_server
     cdef public bint single_statements
     cdef public bint unsynced
@@ -54,6 +59,8 @@ cdef class ClientConnection:
     cpdef int simple(self, int kind)
     cdef Py_ssize_t _pass_over(self, Py_ssize_t end, Py_ssize_t size)
     cdef bytes _take(self, ServerConnection server)
+    @cython.locals(statistics=Statistics)
+    cdef _begin(self, ServerConnection server)
     cdef _proceed(self, bytes prefix=*)
     cpdef unblock(self)
     cpdef server_detached(self)

@@ -22,6 +22,7 @@ from tidegate_proxy.core.look import looks_plain
 from tidegate_proxy.core.prepared import ClientStatements
 from tidegate_proxy.core.session import Session
 from tidegate_proxy.core.statements import AnswersFirst
+from tidegate_proxy.core.statistics import Statistics
 from tidegate_proxy.core.suspect import is_suspect
 from tidegate_proxy.core.watch import SessionWatch
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ShutdownError
@@ -111,6 +112,7 @@ class ClientConnection:
     - `pid`, `key`: what the client was told as its cancel key.
     - `session`: what the client carries with it.
     - `told`: the ParameterStatus of each parameter that it got at its login.
+    - `statistics`: where what it does is counted, together with others.
     - `keeps_server`: session pooling, the server connection is the client's until it goes.
     - `single_statements`: statement pooling, no transaction may stay open after a request.
     """
@@ -122,6 +124,7 @@ class ClientConnection:
         key: bytes,
         session: Session,
         told: Mapping[bytes, bytes],
+        statistics: Statistics,
         *,
         keeps_server: bool = False,
         single_statements: bool = False,
@@ -132,6 +135,11 @@ class ClientConnection:
         self.session = session
         # Shared with other clients of the same session parameters: replaced, never changed.
         self.told = told
+        self.statistics = statistics
+        # Event-loop times: of its login, of its latest request (0: none yet), and since when it waits (0: not at all).
+        self.connected = statistics.clock.read()
+        self.asked = 0.0
+        self.waiting_since = 0.0
         self.keeps_server = keeps_server
         self.single_statements = single_statements
         self.transport = cast(asyncio.Transport, None)
@@ -149,7 +157,7 @@ class ClientConnection:
         self.terminated = False
         self.closing = False
         self.watch = SessionWatch(self, session)
-        self.statements = ClientStatements(self.watch)
+        self.statements = ClientStatements(self.watch, statistics)
         self.draining = False
         self._blocked = False
         # What was sent may free the name of a statement: whatever uses names next comes after the answer.
@@ -182,6 +190,7 @@ class ClientConnection:
     def data_received(self, data: bytes) -> None:
         """Take one chunk; called by the transport."""
         self.heard = True
+        self.statistics.received += len(data)
         if self._held:
             self._held += data
             if len(self._held) < self._needed:
@@ -213,6 +222,10 @@ class ClientConnection:
         pos = start = 0
         out = [prefix] if prefix else []
         server = self.server
+        if server is not None and server.asked == 0:
+            server.asked = self.asked = self.statistics.clock.read()
+            if server.began == 0:
+                server.began = server.asked
         was_mid_message = self._skip > 0
         if self._skip:
             pos = min(self._skip, size)
@@ -269,6 +282,7 @@ class ClientConnection:
                 server = self.owner.take() or self.owner.acquire(self)
                 if server is None:
                     self.waiting = True
+                    self.asked = self.waiting_since = self.statistics.clock.read()
                     self._hold(data[pos:])
                     return
                 prefix = self._take(server)
@@ -296,6 +310,7 @@ class ClientConnection:
                     try:
                         self.watch.query(server, data[pos:end], data[pos + 5 : end - 1], self.statements, sent)
                     except AnswersFirst:
+                        server.counted += 1  # it will come again
                         self._wait_for_answers(server, out, data, start, pos)
                         return
                     except ClientProtocolError as error:
@@ -415,6 +430,7 @@ class ClientConnection:
         server.owed.append(FLUSH)
         server.ends_preparing = True
         server.request += 1
+        server.counted += 1  # the client's own Sync is still to come
         self.block()
 
     def prepared(self, *, failed: bool) -> None:
@@ -446,12 +462,27 @@ class ClientConnection:
     def _take(self, server: ServerConnection) -> bytes:
         self.server = server
         server.client = self
+        self._begin(server)
         self.statements.unnamed_there = False
         if self.write_blocked:
             server.transport.pause_reading()
         if server.write_blocked:
             self.server_full(True)
         return b"" if self.owner.is_ready_for(server, self) else self.owner.prefix(self, server)
+
+    def _begin(self, server: ServerConnection) -> None:
+        """A transaction begins on this server connection, now."""
+        statistics = self.statistics
+        server.asked = server.began = statistics.clock.read()
+        server.waited = 0
+        server.counted = server.request
+        statistics.assignments += 1
+        if self.waiting_since == 0:
+            self.asked = server.asked
+        else:
+            server.waited = server.asked - self.waiting_since
+            self.waiting_since = 0
+            statistics.wait_ended(server.waited)
 
     def server_granted(self, server: ServerConnection) -> None:
         """The wait is over; called by the pool."""
@@ -462,6 +493,7 @@ class ClientConnection:
     def borrow_failed(self, error: ProxyError) -> None:
         """The wait was in vain: the request is answered with `error`, and the client may go on. Called by the pool."""
         self.waiting = False
+        self.waiting_since = 0
         held = self._take_held()
         self._refuse(held, error)
 
@@ -552,6 +584,7 @@ class ClientConnection:
 
     def deliver(self, data: bytes) -> None:
         """Send bytes to the client."""
+        self.statistics.sent += len(data)
         self.transport.write(data)
 
     def tell(self, name: bytes, value: bytes) -> bool:

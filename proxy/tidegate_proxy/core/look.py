@@ -1,9 +1,24 @@
-"""Looking at bytes of messages in place: compiled, or by what Python has for it."""
+"""Looking at bytes of messages in place, and at the clock: compiled, or by what Python has for it."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tidegate_proxy.core import COMPILED
 from tidegate_proxy.core.suspect import is_suspect
+
+if TYPE_CHECKING or COMPILED:
+    from tidegate_proxy.core.clock import Clock
+else:
+    import time
+
+    class Clock:
+        """Event-loop time in seconds."""
+
+        def read(self) -> float:
+            """Now."""
+            return time.monotonic()
+
 
 if COMPILED:
     from tidegate_proxy.core.scan import find_nul, looks_plain
@@ -18,4 +33,4 @@ else:
         return not is_suspect(data[pos:size])
 
 
-__all__ = ["find_nul", "looks_plain"]
+__all__ = ["Clock", "find_nul", "looks_plain"]

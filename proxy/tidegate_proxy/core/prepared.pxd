@@ -2,6 +2,7 @@ cimport cython
 
 from tidegate_proxy.core.server cimport ServerConnection
 from tidegate_proxy.core.statements cimport CloseToken, ParseToken, Statement
+from tidegate_proxy.core.statistics cimport Statistics
 from tidegate_proxy.core.watch cimport SessionWatch
 
 cdef int BIND, CLOSE, PARSE, OF_STATEMENT
@@ -14,6 +15,7 @@ cdef tuple _renamed(
 
 cdef class ClientStatements:
     cdef SessionWatch _watch
+    cdef Statistics _statistics
     cdef dict _named
     cdef dict _fresh
     cdef bytes _unnamed

@@ -26,6 +26,7 @@ from tidegate_proxy.protocol.wire import BIND, CLOSE, PARSE
 
 if TYPE_CHECKING:
     from tidegate_proxy.core.server import ServerConnection
+    from tidegate_proxy.core.statistics import Statistics
     from tidegate_proxy.core.watch import SessionWatch
 
 _pack_length = Struct(">I").pack
@@ -51,11 +52,13 @@ def _renamed(
 class ClientStatements:
     """The named statements of one client, and its unnamed one.
 
-    Parameters: `watch`, which is told when a statement that may change the session is about to be run.
+    Parameters: `watch`, which is told when a statement that may change the session is about to be run; `statistics`,
+    where they are counted.
     """
 
-    def __init__(self, watch: SessionWatch) -> None:
+    def __init__(self, watch: SessionWatch, statistics: Statistics) -> None:
         self._watch = watch
+        self._statistics = statistics
         self._named: dict[bytes, Statement] = {}
         # Names whose Parse or Close may not be answered yet, with that and the number of the request it belongs to.
         self._fresh: dict[bytes, tuple[ParseToken | CloseToken, int]] = {}
@@ -65,6 +68,11 @@ class ClientStatements:
         # The one that a Query destroys unless the server passes over it.
         self._before_query: bytes | None = None
         self.unnamed_there = False
+
+    @property
+    def count(self) -> int:
+        """How many named ones there are."""
+        return len(self._named)
 
     def query_sent(self, may_be_passed_over: bool) -> None:
         """A simple query destroys the unnamed statement."""
@@ -119,8 +127,10 @@ class ClientStatements:
         if statement is None:
             # It may have been prepared by SQL.
             return _renamed(data, pos, limit, end, name_at, name_end, NOBODYS) if name in server.stray_names else None
-        if kind == BIND and statement.suspicion is not None:
-            self._watch.bound(statement.suspicion, data, name_end, end)
+        if kind == BIND:
+            self._statistics.binds += 1
+            if statement.suspicion is not None:
+                self._watch.bound(statement.suspicion, data, name_end, end)
         before: list[bytes] = []
         self._provide(server, statement, before)
         return (*before, *_renamed(data, pos, limit, end, name_at, name_end, statement.name))
@@ -178,6 +188,7 @@ class ClientStatements:
         else:
             statement = intern_statement(body, context, suspicion)
         self._named[name] = statement
+        self._statistics.client_parses += 1
 
         def undo() -> None:
             self._named.pop(name, None)
@@ -227,6 +238,7 @@ class ClientStatements:
         if statement.name in server.prepared or statement.name in server.stray_names:
             messages = encode.close_statement(statement.name) + messages
         server.prepared[statement.name] = statement
+        self._statistics.server_parses += 1
 
         def answered(query: InternalQuery) -> None:
             if query.error is not None:
@@ -264,6 +276,7 @@ class ClientStatements:
         server.owed.append(token)
         server.unconfirmed[statement.name] = server.request
         server.prepared[statement.name] = statement
+        self._statistics.server_parses += 1
         out.append(_parse_message(statement.name, statement.body))
 
     def restore_unnamed(self, body: bytes | None, suspicion: Suspicion | None) -> None:

@@ -22,6 +22,10 @@ cdef class ServerConnection:
     cdef public object owed
     cdef public double created
     cdef public double idle_since
+    cdef public double asked
+    cdef public double began
+    cdef public double waited
+    cdef public Py_ssize_t counted
     cdef public int status
     cdef public bint copy_in
     cdef public bint write_blocked

@@ -100,6 +100,11 @@ class ServerConnection:
         self.key = key
         self.created = created
         self.idle_since = created
+        # Event-loop times: of what its client has asked and not got yet, and of the transaction's beginning; else 0.
+        self.asked = self.began = 0.0
+        # How long its client waited for it, until its first answer; and the requests that are counted already.
+        self.waited = 0.0
+        self.counted = 0
         self.transport = cast(asyncio.Transport, None)
         self.client: ClientConnection | None = None
         self.owed: Owed = deque()
@@ -390,6 +395,7 @@ class ServerConnection:
             self._failed = True
             if self.client is not None:
                 self.client.session.failed = True
+                self.client.statistics.errors += 1
         if self.client is None and not self.owed and not self.abandoned:
             self._violation(ERROR_RESPONSE)
         elif not (in_copy or self._settling or self._internal):
@@ -556,6 +562,14 @@ class ServerConnection:
                 waiter.set_result(None)
         self._waiters.clear()
         client = self.client
+        if client is not None and self.asked > 0 and not internal:
+            client.statistics.answered(
+                self.asked, self.began, self.waited, self.request - self.counted, self.status == IDLE
+            )
+            self.counted = self.request
+            self.asked = self.waited = 0
+            if self.status == IDLE:
+                self.began = 0
         if client is not None and client.draining and self.status == IDLE and not client.unsynced:
             client.end()
             return
@@ -791,6 +805,7 @@ class ServerConnection:
         self.client = None
         self.owner.server_lost(self)
         if client is not None:
+            client.statistics.requests += self.request - self.counted
             requests = sum(1 for token in self.owed if isinstance(token, int) and token not in (COPY_DONE, FLUSH))
             if self._settling and self._settling != _PROBED and not self._held_ready:
                 requests -= 1  # our own

@@ -46,6 +46,11 @@ class Connector:
         self._timeout = timeout
 
     @property
+    def uses_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self._tls is not None
+
+    @property
     def target(self) -> str:
         """Where this connects to, for messages."""
         return f"{self._database.host}:{self._database.port}"

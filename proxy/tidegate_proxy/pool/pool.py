@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from tidegate_proxy.errors import (
     TargetRefusedError,
     TargetUnavailableError,
 )
+from tidegate_proxy.metrics.counts import PoolCounts
 from tidegate_proxy.net.connector import Connector
 from tidegate_proxy.pool import planner
 from tidegate_proxy.pool.reset import reset
@@ -69,7 +69,7 @@ class Pool(Borrowing):
     Parameters
     - `database`, `user`: as clients name them.
     - `size`: most server connections. `settings`: times.
-    - `connector`: opens and cancels.
+    - `connector`: opens and cancels. `counts`: where everything is counted.
     - `client_lost`: called with each client connection that has ended; `defaults_changed` when a client has changed
       defaults of a role or a database.
     """
@@ -82,6 +82,7 @@ class Pool(Borrowing):
         size: int,
         settings: Settings,
         connector: Connector,
+        counts: PoolCounts,
         client_lost: Callable[[ClientConnection], None],
         defaults_changed: Callable[[], None],
     ) -> None:
@@ -93,6 +94,7 @@ class Pool(Borrowing):
         self._settings = settings
         self._asks_always = settings.session_check == "always"
         self._connector = connector
+        self.counts = counts
         self._client_lost = client_lost
         self._defaults_changed = defaults_changed
         self._loop = asyncio.get_running_loop()
@@ -109,8 +111,6 @@ class Pool(Borrowing):
         self._plan_generations = 0
         self.always_prefixed = self._asks_always
         self.now = self._loop.time()
-        # How often clients were pinned, by reason.
-        self.pins: Counter[str] = Counter()
 
     # Borrowing
 
@@ -137,6 +137,7 @@ class Pool(Borrowing):
     def _timed_out(self, waiter: Waiter) -> None:
         del self._waiting[waiter]
         self._no_longer_waiting()
+        self.counts.borrow_timeouts += 1
         waiter.borrow_failed(
             BorrowTimeoutError(
                 'no server connection became free within "connection_borrow_timeout" '
@@ -165,6 +166,8 @@ class Pool(Borrowing):
 
     def server_lost(self, server: ServerConnection) -> None:
         """A server connection is gone."""
+        self.counts.servers_closed += 1
+        self.counts.server_lifetime += self._loop.time() - server.created
         self._servers.discard(server)
         if server in self.idle:
             self.idle.remove(server)
@@ -188,11 +191,15 @@ class Pool(Borrowing):
 
     async def _open(self) -> None:
         generation = self.generation
+        self.counts.servers_requested += 1
+        if self._connector.uses_tls:
+            self.counts.servers_requested_tls += 1
         try:
             server, welcome = await self._connector.connect(self)
             if server.closing:
                 raise server.fatal or TargetUnavailableError()
         except ProxyError as error:
+            self.counts.servers_failed += 1
             self._open_failed(error)
             return
         finally:
@@ -207,6 +214,7 @@ class Pool(Borrowing):
         server.reported = dict(welcome.parameters)
         server.generation = generation
         self._servers.add(server)
+        self.counts.servers_opened += 1
         self.server_released(server)
 
     def _open_failed(self, error: ProxyError) -> None:
@@ -335,7 +343,7 @@ class Pool(Borrowing):
 
     def pinned(self, client: ClientConnection, reason: str) -> None:
         """The client keeps its server connection, for this reason too."""
-        self.pins[reason] += 1
+        self.counts.pins[reason] += 1
         logger.info("%s: client %d is pinned to its server connection: %s", self.name, client.pid, reason)
 
     def unpinned(self, client: ClientConnection) -> None:

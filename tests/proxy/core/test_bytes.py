@@ -16,6 +16,7 @@ from tidegate_proxy.core.client import HOLD_LIMIT, ClientConnection
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.core.session import Session
 from tidegate_proxy.core.statements import intern_statement
+from tidegate_proxy.core.statistics import Statistics
 from tidegate_proxy.errors import BorrowTimeoutError
 from tidegate_proxy.protocol import encode, wire
 from tidegate_proxy.protocol.decode import parse_error_fields
@@ -72,7 +73,7 @@ class Owner(Borrowing):
         self.events: list[str] = []
 
     def client(self) -> tuple[ClientConnection, Transport]:
-        client = ClientConnection(self, 1, b"key!", Session({}), {})
+        client = ClientConnection(self, 1, b"key!", Session({}), {}, Statistics())
         transport = Transport()
         client.connection_made(cast(asyncio.Transport, transport))
         return client, transport

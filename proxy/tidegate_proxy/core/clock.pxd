@@ -1,0 +1,2 @@
+cdef class Clock:
+    cpdef double read(self)

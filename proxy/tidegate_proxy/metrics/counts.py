@@ -1,0 +1,152 @@
+"""What the proxy has counted since it began: by pool, and as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from tidegate_proxy.core.statistics import Statistics
+
+SUMS = (
+    "assignments",
+    "waited",
+    "transactions",
+    "requests",
+    "errors",
+    "received",
+    "sent",
+    "client_parses",
+    "server_parses",
+    "binds",
+    "transaction_time",
+    "request_time",
+    "wait_time",
+)
+"""What of Statistics is a number."""
+
+_HISTOGRAMS = ("alone", "served", "responded", "whole", "waits")
+_NUMBERS = (
+    "servers_requested",
+    "servers_requested_tls",
+    "servers_opened",
+    "servers_failed",
+    "servers_closed",
+    "server_lifetime",
+    "borrow_timeouts",
+    "deadline_cancels",
+    "failovers",
+)
+
+
+class PoolCounts:
+    """Counters of one pool, or of several together.
+
+    `plain` and `tls`: of its clients, by how they are connected. The others are counted by the pool: server connections
+    asked for (and those of them by TLS), opened, failed to open and closed; the age of the closed ones in seconds;
+    borrows that timed out; transactions that were ended at their client's deadline; failovers; pins by reason.
+    """
+
+    def __init__(self) -> None:
+        self.plain = Statistics()
+        self.tls = Statistics()
+        self.servers_requested = 0
+        self.servers_requested_tls = 0
+        self.servers_opened = 0
+        self.servers_failed = 0
+        self.servers_closed = 0
+        self.server_lifetime = 0.0
+        self.borrow_timeouts = 0
+        self.deadline_cancels = 0
+        self.failovers = 0
+        self.pins: Counter[str] = Counter()
+
+    def statistics(self, *, secure: bool) -> Statistics:
+        """Where a client's transactions are counted."""
+        return self.tls if secure else self.plain
+
+    @property
+    def clients(self) -> Statistics:
+        """All clients together, as of now."""
+        together = Statistics()
+        for part in (self.plain, self.tls):
+            _add(together, part)
+        return together
+
+    def add(self, other: PoolCounts) -> None:
+        """Count what the other has counted, too."""
+        _add(self.plain, other.plain)
+        _add(self.tls, other.tls)
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.pins.update(other.pins)
+
+
+def _add(total: Statistics, part: Statistics) -> None:
+    for name in SUMS:
+        setattr(total, name, getattr(total, name) + getattr(part, name))
+    for name in _HISTOGRAMS:
+        setattr(total, name, summed(getattr(total, name), getattr(part, name)))
+
+
+def summed(one: list[int], other: list[int]) -> list[int]:
+    """Two histograms together."""
+    longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
+    together = list(longer)
+    for index, count in enumerate(shorter):
+        together[index] += count
+    return together
+
+
+class Counts:
+    """Everything that is counted.
+
+    Of clients: `received` connections, `accepted` logins, `refused` ones for authentication or TLS, `failed` ones for
+    any other reason, and `closed` after a login.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.accepted = 0
+        self.refused = 0
+        self.failed = 0
+        self.closed = 0
+        self._pools: dict[tuple[str, str], tuple[str, PoolCounts]] = {}
+        self._past: dict[tuple[str, str], PoolCounts] = {}
+
+    def of_pool(self, database: str, user: str, target: str) -> PoolCounts:
+        """The counters of a new pool on this target."""
+        self.retire(database, user)
+        counts = PoolCounts()
+        self._pools[database, user] = (target, counts)
+        return counts
+
+    def retire(self, database: str, user: str) -> None:
+        """The pool is gone; what it has counted stays with its database."""
+        target, counts = self._pools.pop((database, user), ("", None))
+        # A name under which no server connection was ever opened is kept from nobody: clients may invent any number.
+        if counts is not None and (counts.servers_opened or (database, target) in self._past):
+            self._past.setdefault((database, target), PoolCounts()).add(counts)
+
+    def by_database(self) -> dict[str, PoolCounts]:
+        """Every database's counters, those of former pools included."""
+        return _grouped((database, counts) for (database, _), counts in self._all())
+
+    def by_target(self) -> dict[str, PoolCounts]:
+        """Every target's counters, those of former pools included."""
+        return _grouped((target, counts) for (_, target), counts in self._all())
+
+    def total(self) -> PoolCounts:
+        """All of them together."""
+        return _grouped(("", counts) for _, counts in self._all()).get("", PoolCounts())
+
+    def _all(self) -> Iterable[tuple[tuple[str, str], PoolCounts]]:
+        yield from self._past.items()
+        for (database, _), (target, counts) in self._pools.items():
+            yield (database, target), counts
+
+
+def _grouped(parts: Iterable[tuple[str, PoolCounts]]) -> dict[str, PoolCounts]:
+    groups: dict[str, PoolCounts] = {}
+    for name, counts in parts:
+        groups.setdefault(name, PoolCounts()).add(counts)
+    return groups
