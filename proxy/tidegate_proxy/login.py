@@ -152,11 +152,12 @@ def _is_password(verifier: ScramVerifier | None, password: bytes) -> bool:
 
 
 def _start_console(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None:
-    if packet.user not in proxy.settings.console_users:
+    may_change = packet.user in proxy.settings.admin_users
+    if not may_change and packet.user not in proxy.settings.stats_users:
         raise AuthenticationError(
             f'user "{packet.user}" may not use the admin console',
             sqlstate="42501",
-            hint='Name the user in "console_users".',
+            hint='Name the user in "admin_users" or "stats_users".',
         )
     parameters = {b"server_version": __version__.encode(), b"client_encoding": b"UTF8", b"server_encoding": b"UTF8"}
     pid, key = random_cancel_key()

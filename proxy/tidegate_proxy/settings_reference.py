@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from tidegate_proxy.settings.environment import variable_of
 from tidegate_proxy.settings.errors import TABLES, expected
 from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings
+from tidegate_proxy.settings.operation import OperationSettings
 
 _INTRODUCTION = """\
 # Configuration of the proxy
@@ -65,7 +66,7 @@ def _default(field: FieldInfo) -> str:
 def _section(title: str, model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[str]:
     yield f"\n## {title}"
     for name, field in model.model_fields.items():
-        if name in TABLES and not prefix:
+        if not prefix and (name in TABLES or (model is Settings and name in OperationSettings.model_fields)):
             continue
         default = _default(field)
         yield f"\n### `{name}`\n"
@@ -80,6 +81,7 @@ def reference() -> str:
     """The whole page, in Markdown."""
     lines = [_INTRODUCTION.rstrip()]
     lines += _section("General settings", Settings, ())
+    lines += _section("Console, metrics and logs", OperationSettings, ())
     lines += _section("`[databases.NAME]`", DatabaseSettings, ("databases", "name"))
     lines += _section("`[users.NAME]`", UserSettings, ("users", "name"))
     return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key
+from tidegate_proxy.settings.operation import OperationSettings
 from tidegate_proxy.settings.values import (
     File,
     Flag,
@@ -116,7 +117,7 @@ def _default_client_tls(validated: dict[str, Any]) -> Literal["allow", "require"
     return "allow" if is_loopback(validated.get("listen_host", "")) else "require"
 
 
-class Settings(Model, frozen=True):
+class Settings(OperationSettings, frozen=True):
     """Everything that the proxy can be told. Frozen; durations are seconds."""
 
     listen_host: Host = "127.0.0.1"
@@ -180,10 +181,6 @@ class Settings(Model, frozen=True):
     """PEM file with the private key of `client_tls_cert`, without a passphrase. Default: in the certificate's
     file."""
 
-    console_users: tuple[Name, ...] = ()
-    """Users who may connect to the admin console, the virtual database `pgbouncer`. They need an entry in `users` too.
-    Example: `["admin"]`; as an environment variable, names separated by commas."""
-
     client_auth: Literal["scram-sha-256", "password"] = "scram-sha-256"
     """How clients prove who they are: by SCRAM-SHA-256, or with their password as it is, for clients that cannot do
     SCRAM and only inside TLS."""
@@ -237,9 +234,10 @@ class Settings(Model, frozen=True):
 
     @model_validator(mode="after")
     def _console_users_are_users(self) -> Self:
-        unknown = [name for name in self.console_users if name not in self.users]
-        if unknown:
-            raise ValueError(f'console_users names "{unknown[0]}", who has no entry in users: add users.{unknown[0]}')
+        for setting in ("admin_users", "stats_users"):
+            for name in getattr(self, setting):
+                if name not in self.users:
+                    raise ValueError(f'{setting} names "{name}", who has no entry in users: add users.{name}')
         return self
 
     def database(self, name: str) -> DatabaseSettings | None:

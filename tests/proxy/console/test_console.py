@@ -17,7 +17,7 @@ def watched(start_proxy: StartProxy) -> ProxyProcess:
     """A proxy whose test user may use the console."""
     probe = start_proxy()
     user = probe.database.user
-    return start_proxy(default_pool_size=2, console_users=[user])
+    return start_proxy(default_pool_size=2, admin_users=[user])
 
 
 def show(proxy: ProxyProcess, word: str) -> list[dict[str, str | None]]:

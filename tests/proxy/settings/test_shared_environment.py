@@ -25,18 +25,18 @@ def test_the_layers_variables_say_nothing_to_the_proxy() -> None:
 
 
 def test_a_list_of_users_from_the_environment() -> None:
-    assert load_settings(None, MINIMAL | {"TIDEGATE_CONSOLE_USERS": "app, admin"}).console_users == ("app", "admin")
+    assert load_settings(None, MINIMAL | {"TIDEGATE_ADMIN_USERS": "app, admin"}).admin_users == ("app", "admin")
 
 
 def test_a_console_user_must_be_a_user(tmp_path: Path) -> None:
     file = tmp_path / "proxy.toml"
-    file.write_text('console_users = ["boss"]\n[databases.app]\nhost = "db"\n')
-    with pytest.raises(ConfigurationError, match='console_users names "boss", who has no entry in users'):
+    file.write_text('admin_users = ["boss"]\n[databases.app]\nhost = "db"\n')
+    with pytest.raises(ConfigurationError, match='admin_users names "boss", who has no entry in users'):
         load_settings(file, {})
 
 
 def test_a_list_that_is_none_says_what_it_wants(tmp_path: Path) -> None:
     file = tmp_path / "proxy.toml"
-    file.write_text('console_users = "admin"\n[databases.app]\nhost = "db"\n')
-    with pytest.raises(ConfigurationError, match="console_users: must be a list of names"):
+    file.write_text('admin_users = "admin"\n[databases.app]\nhost = "db"\n')
+    with pytest.raises(ConfigurationError, match="admin_users: must be a list of names"):
         load_settings(file, {})
