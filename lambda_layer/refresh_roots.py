@@ -1,4 +1,5 @@
-"""Renew the certificates in tidegate/roots: RDS's own authorities, one file for each region, and Amazon's public ones.
+"""Renew the certificates in tidegate/roots: RDS's own authorities, one file for each region, and Amazon's public ones;
+and those of all regions in one file, for the proxy.
 
     python lambda_layer/refresh_roots.py                      downloads AWS's bundle
     python lambda_layer/refresh_roots.py global-bundle.pem    takes a file, for example behind a proxy
@@ -25,6 +26,7 @@ from cryptography.x509.oid import NameOID
 
 BUNDLE = "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
 ROOTS = Path(__file__).parent / "tidegate/roots"
+PROXY_ROOTS = Path(__file__).parent.parent / "proxy/tidegate_proxy/roots/rds.pem"
 
 AMAZON_ROOTS = (
     "Amazon Root CA 1",
@@ -106,8 +108,11 @@ def pem(certificates: list[x509.Certificate]) -> str:
     return "".join(f"# {common_name(each)}\n{each.public_bytes(Encoding.PEM).decode()}" for each in ordered)
 
 
-def write(bundle: bytes, folder: Path) -> int:
-    """Replace what is in `folder`. Returns: the number of regions. Raises: BundleError; OSError."""
+def write(bundle: bytes, folder: Path, all_regions: Path) -> int:
+    """Replace what is in `folder`, and the file `all_regions`.
+
+    Returns: the number of regions. Raises: BundleError; OSError.
+    """
     now = datetime.datetime.now(datetime.UTC)
     regions = rds_roots(bundle, now)
     files = {f"{region}.pem": pem(certificates) for region, certificates in regions.items()}
@@ -118,6 +123,7 @@ def write(bundle: bytes, folder: Path) -> int:
             old.unlink()
     for name, text in files.items():
         (folder / name).write_text(text, encoding="ascii")
+    all_regions.write_text("".join(files[name] for name in sorted(files) if name != "amazon.pem"), encoding="ascii")
     return len(regions)
 
 
@@ -131,7 +137,7 @@ def main() -> int:
                 content = response.read()
         else:
             content = bundle.read_bytes()
-        count = write(content, ROOTS)
+        count = write(content, ROOTS, PROXY_ROOTS)
     except (BundleError, OSError) as error:
         print(f"nothing was changed: {error}", file=sys.stderr)  # noqa: T201
         return 1

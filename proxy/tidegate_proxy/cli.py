@@ -11,11 +11,13 @@ from pathlib import Path
 import click
 
 from tidegate_proxy import __version__
+from tidegate_proxy.certificates.keeper import CertificateKeeper
+from tidegate_proxy.certificates.sources import source_of
 from tidegate_proxy.log import setup_logging
 from tidegate_proxy.open_files import fit_to_open_files, hard_limit_of_open_files, raise_open_files
 from tidegate_proxy.settings import ConfigurationError, Settings, load_settings
 from tidegate_proxy.settings.errors import dotted, one_line
-from tidegate_proxy.tls import client_side_context, server_side_context
+from tidegate_proxy.tls import server_side_context
 
 DATABASES_SHOWN = 10
 
@@ -92,16 +94,16 @@ def check(file: Path | None) -> None:
     """
     try:
         settings, warning = _load(file)
+        concern = CertificateKeeper(settings).concern
     except ConfigurationError as error:
         raise _ConfigurationFailure(str(error)) from None
     click.echo("\n".join(describe(settings)))
-    if warning:
-        click.echo(f"Warning: {warning}", err=True)
+    for line in filter(None, (warning, concern and concern[1])):
+        click.echo(f"Warning: {line}", err=True)
 
 
 def _load(file: Path | None) -> tuple[Settings, str | None]:
     settings, warning = fit_to_open_files(load_settings(file, os.environ), hard_limit_of_open_files())
-    client_side_context(settings)
     for name, database in settings.databases.items():
         try:
             server_side_context(database)
@@ -130,7 +132,7 @@ def describe(settings: Settings) -> list[str]:
     """What the proxy would do with these settings, in a few lines without any secret."""
     tls = {
         "disable": "no TLS",
-        "allow": "TLS if they ask for it" if settings.client_tls_cert else "no TLS",
+        "allow": "TLS if they ask for it" if source_of(settings) else "no TLS",
         "require": "TLS required",
     }[settings.client_tls]
     port = settings.listen_port or "any free port"

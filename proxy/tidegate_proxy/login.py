@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__
+from tidegate_proxy.certificates.clients import check_client_certificate
 from tidegate_proxy.console import console
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.core.session import Session
@@ -101,6 +102,7 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
         raise AuthenticationError(
             "SSL connection is required", sqlstate="28000", hint='Connect with "sslmode=require" or stricter.'
         )
+    check_client_certificate(settings, stream.transport.get_extra_info("ssl_object"), packet.user)
     if packet.replication:
         raise ClientProtocolError(
             "replication connections are not supported through the proxy",

@@ -9,22 +9,22 @@ import hmac
 import logging
 import signal
 import socket
-import ssl
 from collections.abc import Iterable
+from functools import partial
 
 from tidegate_proxy import __version__
+from tidegate_proxy.certificates.keeper import CertificateKeeper
 from tidegate_proxy.console.console import Console
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.credentials.provider import FixedCredential
 from tidegate_proxy.errors import ClientProtocolError, TargetUnavailableError
 from tidegate_proxy.login import login, random_cancel_key
 from tidegate_proxy.metrics.counts import Counts
-from tidegate_proxy.net.accept import ServerTLS
 from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.protocol.scram import ScramVerifier
 from tidegate_proxy.settings import ConfigurationError, Settings
-from tidegate_proxy.tls import client_side_context, server_side_context, tls_server_end_point
+from tidegate_proxy.tls import ServerContexts, ServerTLS
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,9 @@ class Proxy:
             else ScramVerifier.from_password(user.password.get_secret_value() if user.password else "")
             for name, user in settings.users.items()
         }
-        self.tls = _server_tls(settings)
         self.counts = Counts()
+        self._server_contexts = ServerContexts()
+        self.certificates = CertificateKeeper(settings)
         self._pools: dict[tuple[str, str], Pool] = {}
         self._clients: dict[int, ClientConnection] = {}
         # Clients that are closed but have not taken all of what was sent, and since when.
@@ -76,15 +77,19 @@ class Proxy:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         if self.settings.check_targets:
             await self._check_targets()
+        await self.certificates.start()
         self.listen()
         sweeper = loop.create_task(self._sweep())
+        watcher = loop.create_task(self.certificates.watch())
         try:
             await self._draining.wait()
             await self._drain()
         finally:
             sweeper.cancel()
+            watcher.cancel()
             await self.close()
 
     def listen(self) -> None:
@@ -120,6 +125,15 @@ class Proxy:
         """The TCP port that is listened on."""
         port: int = self._listeners[0].getsockname()[1]
         return port
+
+    def reload(self) -> None:
+        """See whether the certificate has changed; on SIGHUP."""
+        self.certificates.reload()
+
+    @property
+    def tls(self) -> ServerTLS | None:
+        """What clients that come now are shown; None if they get no TLS."""
+        return self.certificates.current
 
     def stop(self) -> None:
         """Drain; called a second time, at once."""
@@ -255,7 +269,7 @@ class Proxy:
                 settings=self.settings,
                 connector=Connector(
                     target,
-                    tls=server_side_context(target),
+                    tls=partial(self._server_contexts.of, target),
                     credentials=FixedCredential(
                         target.user or user, password.get_secret_value() if password is not None else None
                     ),
@@ -317,24 +331,6 @@ class Proxy:
         client = self._clients.get(pid)
         if client is not None and hmac.compare_digest(client.key, key):
             await client.owner.cancel(client)
-
-
-def _server_tls(settings: Settings) -> ServerTLS | None:
-    context = client_side_context(settings)
-    if context is None or settings.client_tls_cert is None:
-        return None
-    certificate = ssl.PEM_cert_to_DER_cert(_first_certificate(settings.client_tls_cert.read_text()))
-    try:
-        binding: bytes | None = tls_server_end_point(certificate)
-    except ValueError:
-        binding = None
-    return ServerTLS(context, binding)
-
-
-def _first_certificate(pem: str) -> str:
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    start = pem.index(begin)
-    return pem[start : pem.index(end, start) + len(end)]
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:

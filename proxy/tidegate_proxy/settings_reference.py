@@ -51,7 +51,8 @@ A table may also be given as JSON, for names that fit no variable: `TIDEGATE_DAT
 - Durations are seconds, and may have a fraction.
 - A relative path in the file is relative to the file's folder; in a variable, to the working directory.
 - All settings, and the files that they name, are read once, when the proxy starts. No setting changes while
-  the proxy runs: restart it (SIGTERM lets transactions finish first).
+  the proxy runs: restart it (SIGTERM lets transactions finish first). Certificates and authorities are the
+  exception: their files are watched (docs/tls.md).
 """
 
 

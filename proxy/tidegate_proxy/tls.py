@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import ssl
+from dataclasses import dataclass
+from pathlib import Path
 
 from asn1crypto import x509
 
-from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
-from tidegate_proxy.settings.certificates import PassphraseNeededError, load_pair
+from tidegate_proxy.settings import ConfigurationError, DatabaseSettings
+from tidegate_proxy.settings.certificates import RDS_ROOTS
+
+logger = logging.getLogger(__name__)
 
 ALPN = "postgresql"
 """The protocol's registered name. A client that starts TLS without asking first must offer it."""
 
 
-def client_side_context(settings: Settings) -> ssl.SSLContext | None:
-    """The context with which the proxy, as a TLS server, accepts clients.
+@dataclass(frozen=True)
+class ServerTLS:
+    """What the proxy shows to clients: the context, and its certificate's tls-server-end-point data."""
 
-    Parameters: `settings`, with certificate and key files that may have changed since they were validated.
-    Returns: None where clients get no TLS: it is disabled, or merely allowed without a certificate.
-    Raises: ConfigurationError when certificate or key can no longer be used.
+    context: ssl.SSLContext
+    channel_binding: bytes | None
+
+
+def authorities_of(database: DatabaseSettings) -> Path | None:
+    """The PEM file with the authorities that the database's server is verified against; None for the system's.
+
+    A server of RDS has a certificate of RDS's own authorities, which no system knows; an RDS Proxy has a public one.
     """
-    if settings.client_tls == "disable" or settings.client_tls_cert is None:
-        return None
-    context = _context(ssl.PROTOCOL_TLS_SERVER)
-    # A client could otherwise make us repeat the handshake's expensive half as often as it likes (TLS 1.2).
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    try:
-        load_pair(context, settings.client_tls_cert, settings.client_tls_key)
-    except (OSError, PassphraseNeededError) as error:  # ssl.SSLError is an OSError
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "the key needs a passphrase"
-        raise ConfigurationError(
-            f"client_tls_cert {settings.client_tls_cert}: certificate and key cannot be used: {reason}"
-        ) from None
-    return context
+    if database.tls_ca is not None:
+        return database.tls_ca
+    labels = database.host.lower().rstrip(".").split(".")
+    is_rds = len(labels) >= 5 and labels[-3:] == ["rds", "amazonaws", "com"]
+    return RDS_ROOTS if is_rds and not labels[-5].startswith("proxy-") else None
 
 
 def server_side_context(database: DatabaseSettings) -> ssl.SSLContext | None:
@@ -45,22 +48,63 @@ def server_side_context(database: DatabaseSettings) -> ssl.SSLContext | None:
     """
     if database.tls == "disable":
         return None
-    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    context = new_context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = database.tls == "verify-full"
+    authorities = authorities_of(database)
     if database.tls == "require":
         context.verify_mode = ssl.CERT_NONE
-    elif database.tls_ca is None:
+    elif authorities is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         try:
-            context.load_verify_locations(database.tls_ca)
+            context.load_verify_locations(authorities)
         except OSError as error:
             reason = getattr(error, "reason", None) or error.strerror
-            raise ConfigurationError(f"tls_ca {database.tls_ca}: cannot be used: {reason}") from None
+            raise ConfigurationError(f"tls_ca {authorities}: cannot be used: {reason}") from None
     return context
 
 
-def _context(protocol: ssl._SSLMethod) -> ssl.SSLContext:
+class ServerContexts:
+    """The contexts towards servers: one for all databases with the same settings, made anew when `tls_ca` changes."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, Path | None], tuple[object, ssl.SSLContext]] = {}
+
+    def of(self, database: DatabaseSettings) -> ssl.SSLContext | None:
+        """The context for a new connection; None where TLS is disabled.
+
+        Raises: ConfigurationError when there is none yet and the authorities' file can't be used.
+        """
+        if database.tls == "disable":
+            return None
+        authorities = authorities_of(database)
+        key = database.tls, authorities
+        state = _state_of(authorities)
+        known, context = self._made.get(key, (None, None))
+        if context is None or state != known:
+            try:
+                made = server_side_context(database)
+            except ConfigurationError as error:
+                if context is None:
+                    raise
+                logger.error("%s; servers are verified against what it held before", error)
+                made = context
+            assert made is not None
+            self._made[key] = (state, made)
+            return made
+        return context
+
+
+def _state_of(path: Path | None) -> object:
+    try:
+        found = path.stat() if path is not None else None
+    except OSError as error:
+        return error.errno
+    return found and (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def new_context(protocol: ssl._SSLMethod) -> ssl.SSLContext:
+    """What both sides have in common: TLS 1.2 or later, and the protocol's name."""
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([ALPN])

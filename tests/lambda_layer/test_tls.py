@@ -159,8 +159,11 @@ def test_openssl_reads_the_shipped_files_as_they_are(refresh: ModuleType) -> Non
 
 
 def test_what_is_shipped_comes_out_of_its_own_bundle_again(refresh: ModuleType, tmp_path: Path) -> None:
-    assert refresh.write(bundle(), tmp_path) >= 20
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+    all_regions = tmp_path / "all" / "rds.pem"
+    all_regions.parent.mkdir()
+    assert refresh.write(bundle(), tmp_path, all_regions) >= 20
+    assert all_regions.read_bytes() == bundle() == refresh.PROXY_ROOTS.read_bytes()
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.pem")} == {
         path.name: path.read_text() for path in tls.ROOTS.glob("*.pem")
     }
 
@@ -174,14 +177,14 @@ def test_a_bundle_with_anything_else_in_it_changes_nothing(refresh: ModuleType, 
         (bundle() + forged_root(), "not a certificate authority"),
     ):
         with pytest.raises(refresh.BundleError, match=complaint):
-            refresh.write(content, tmp_path)
+            refresh.write(content, tmp_path, tmp_path / "all")
     assert list(tmp_path.iterdir()) == []
     assert "tidegate.refresh_roots" not in sys.modules
 
 
 def bundle() -> bytes:
     """What AWS publishes for all regions together."""
-    return b"".join(path.read_bytes() for path in tls.ROOTS.glob("*-*-*.pem"))
+    return b"".join(path.read_bytes() for path in sorted(tls.ROOTS.glob("*-*-*.pem")))
 
 
 def forged_root() -> bytes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
-from dataclasses import dataclass
 
 from tidegate_proxy.errors import ClientProtocolError
 from tidegate_proxy.net.stream import Stream
@@ -18,17 +16,9 @@ from tidegate_proxy.protocol.startup import (
     StartupMessage,
     parse_startup,
 )
-from tidegate_proxy.tls import ALPN
+from tidegate_proxy.tls import ALPN, ServerTLS
 
 _TLS_HANDSHAKE = 0x16  # the type of a TLS record that begins a handshake
-
-
-@dataclass(frozen=True)
-class ServerTLS:
-    """What the proxy shows to clients: the context, and its certificate's tls-server-end-point data."""
-
-    context: ssl.SSLContext
-    channel_binding: bytes | None
 
 
 async def open_stream(connection: socket.socket, tls: ServerTLS | None, handshake_timeout: float) -> Stream:

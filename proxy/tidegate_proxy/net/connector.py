@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import ssl
+from collections.abc import Callable
 
 from tidegate_proxy.core.server import ServerConnection, ServerOwner
 from tidegate_proxy.credentials.provider import Credential, CredentialProvider, is_refusal
@@ -28,7 +29,8 @@ class Connector:
     """How to reach and log in to one database as one user.
 
     Parameters
-    - `database`: where it is. `tls`: the context for its `tls` mode, None to do without.
+    - `database`: where it is. `tls`: gives the context for its `tls` mode, None to do without;
+      asked for each connection, since certificates change.
     - `credentials`: what to log in with, asked anew for each session. `timeout`: seconds for connecting and logging in.
     """
 
@@ -36,7 +38,7 @@ class Connector:
         self,
         database: DatabaseSettings,
         *,
-        tls: ssl.SSLContext | None,
+        tls: Callable[[], ssl.SSLContext | None],
         credentials: CredentialProvider,
         timeout: float,
     ) -> None:
@@ -139,8 +141,9 @@ class Connector:
         stream = Stream(ServerProtocolError)
         transport = await plain(await connect(self._database.host, self._database.port), stream, goes_first=True)
         try:
-            if self._tls is not None:
-                await self._start_tls(stream, self._tls)
+            context = self._tls()
+            if context is not None:
+                await self._start_tls(stream, context)
         except BaseException:
             transport.abort()
             raise

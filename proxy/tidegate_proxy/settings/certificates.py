@@ -8,18 +8,25 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from asn1crypto import pem, x509
 
 PEM_LIMIT = 4_000_000
 """Bytes; bundles of all public authorities have some 250 kB."""
 
+RDS = "rds"
+"""In place of a file's path: the authorities of Amazon RDS in all regions, which come with the proxy."""
+
+RDS_ROOTS = Path(__file__).parent.parent / "roots" / "rds.pem"
+
 
 class PassphraseNeededError(Exception):
     """The private key is encrypted."""
 
 
-def _read(path: Path) -> bytes:
+def read_pem(path: Path) -> bytes:
+    """The content of a file. Raises: ValueError."""
     try:
         with path.open("rb") as file:
             return file.read(PEM_LIMIT)
@@ -27,8 +34,8 @@ def _read(path: Path) -> bytes:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _certificates(path: Path) -> list[x509.Certificate]:
-    content = _read(path)
+def parse_certificates(content: bytes) -> list[x509.Certificate]:
+    """The certificates in a PEM text; none if any is malformed."""
     try:
         found = [
             x509.Certificate.load(der, strict=True)
@@ -38,22 +45,26 @@ def _certificates(path: Path) -> list[x509.Certificate]:
         for certificate in found:
             _ = certificate.not_valid_after  # parsed on first use
     except ValueError:
-        found = []
+        return []
+    return found
+
+
+def _certificates(path: Path) -> list[x509.Certificate]:
+    found = parse_certificates(read_pem(path))
     if not found:
         raise ValueError(f"{path} holds no certificate: it must be a PEM file with -----BEGIN CERTIFICATE-----")
     return found
 
 
 def check_certificate(path: Path) -> Path:
-    """Pass on the path of a PEM file whose first certificate is valid today."""
-    certificate = _certificates(path)[0]
-    begins: datetime = certificate.not_valid_before
-    ends: datetime = certificate.not_valid_after
-    if ends < datetime.now(UTC):
-        raise ValueError(f"{path} expired on {ends:%Y-%m-%d}: renew the certificate")
-    if begins > datetime.now(UTC):
-        raise ValueError(f"{path} is not valid before {begins:%Y-%m-%d}")
+    """Pass on the path of a PEM file with a certificate. Its dates are watched while the proxy runs, and logged."""
+    _certificates(path)
     return path
+
+
+def or_rds(path: Any) -> Any:
+    """A file's path, or the word for the authorities of RDS."""
+    return RDS_ROOTS if path == RDS else path
 
 
 def check_authorities(path: Path) -> Path:
@@ -71,7 +82,7 @@ def check_key(certificate: Path, key: Path | None) -> None:
     file.
     """
     path = key or certificate
-    if b"PRIVATE KEY-----" not in _read(path):
+    if b"PRIVATE KEY-----" not in read_pem(path):
         if key is None:
             raise ValueError(f"is missing, and {certificate} holds no private key either")
         raise ValueError(f"{path} holds no private key: it must be a PEM file with -----BEGIN PRIVATE KEY-----")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tidegate_proxy.settings.certificates import RDS
 from tidegate_proxy.settings.environment import read_environment, variable_of
 from tidegate_proxy.settings.errors import (
     ConfigurationError,
@@ -83,7 +84,7 @@ def _anchored(table: dict[str, Any], folder: Path, at: Location = ()) -> dict[st
         if isinstance(value, dict):
             value = _anchored(value, folder, location)
         elif isinstance(value, str) and field is not None and plain_type(field.annotation) is Path:
-            value = str(folder / value) if value else value
+            value = str(folder / value) if value and value != RDS else value
         result[key] = value
     return result
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key
+from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key, or_rds
 from tidegate_proxy.settings.operation import OperationSettings
 from tidegate_proxy.settings.values import (
     File,
@@ -61,9 +61,10 @@ class DatabaseSettings(Model, frozen=True):
     """TLS towards the server: `disable` never; `require` encrypts but verifies nothing; `verify-ca`
     verifies the certificate's chain; `verify-full` also its host name."""
 
-    tls_ca: Annotated[File, AfterValidator(check_authorities)] | None = None
+    tls_ca: Annotated[File, BeforeValidator(or_rds), AfterValidator(check_authorities)] | None = None
     """PEM file with the authorities that the server's certificate may come from, for `verify-ca` and
-    `verify-full`. Default: the system's."""
+    `verify-full`; `"rds"` is Amazon RDS's, which come with the proxy. Default: `"rds"` where `host` ends in
+    `.rds.amazonaws.com` and is no RDS Proxy, else the system's."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -177,6 +178,28 @@ class Settings(OperationSettings, frozen=True):
     client_tls_cert: Annotated[File, AfterValidator(check_certificate)] | None = None
     """PEM file with the proxy's certificate, followed by its intermediate certificates."""
 
+    client_tls_secret: Name | None = None
+    """Name or ARN of a secret of AWS Secrets Manager with certificate and key, in place of `client_tls_cert`: JSON
+    with `certificate`, `private_key` and, if there are intermediate certificates, `certificate_chain`; or all of it
+    as PEM text."""
+
+    client_tls_self_signed: Flag = False
+    """Make a self-signed certificate at each start, in place of `client_tls_cert`, to try TLS locally. Only where
+    `listen_host` is a loopback address."""
+
+    client_tls_refresh: Seconds = 60
+    """How often to look whether the certificate's files or secret, or `client_tls_ca`, have changed. Sessions are not
+    affected. SIGHUP looks at once."""
+
+    client_tls_ca: Annotated[File, AfterValidator(check_authorities)] | None = None
+    """PEM file with the authorities that clients' own certificates may come from. Without it clients are not asked for
+    certificates."""
+
+    client_tls_verify: Literal["optional", "verify-ca", "verify-full"] = "verify-ca"
+    """What `client_tls_ca` demands of clients, beside their password: `optional` verifies the certificates of those who
+    have one; `verify-ca` refuses clients without; `verify-full` also those whose certificate's common name is not
+    their user name. The last two are `clientcert` in PostgreSQL's pg_hba.conf."""
+
     client_tls_key: File | None = None
     """PEM file with the private key of `client_tls_cert`, without a passphrase. Default: in the certificate's
     file."""
@@ -221,14 +244,41 @@ class Settings(OperationSettings, frozen=True):
         return key
 
     @model_validator(mode="after")
+    def _one_certificate(self) -> Self:
+        ways = ("client_tls_cert", "client_tls_secret", "client_tls_self_signed")
+        given = [name for name in ways if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"has both {given[0]} and {given[1]}: keep one of them")
+        if self.client_tls_self_signed and not is_loopback(self.listen_host):
+            raise ValueError(
+                "client_tls_self_signed is for loopback addresses only, where nobody can come between: "
+                'set listen_host = "127.0.0.1", or client_tls_cert and client_tls_key'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _client_certificates(self) -> Self:
+        if self.client_tls_ca is None:
+            if "client_tls_verify" in self.model_fields_set:
+                raise ValueError(
+                    "client_tls_verify is given without client_tls_ca: name the file of the clients' authorities"
+                )
+        elif self.client_tls_verify != "optional" and self.client_tls != "require":
+            raise ValueError(
+                f'client_tls_verify = "{self.client_tls_verify}" (the default with client_tls_ca is "verify-ca") needs '
+                'client_tls = "require", or clients without TLS would need no certificate'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _certificate_where_needed(self) -> Self:
         chosen = "client_tls" in self.model_fields_set
         needed = self.client_tls == "require" or (self.client_tls == "allow" and chosen)
-        if needed and self.client_tls_cert is None:
+        if needed and not (self.client_tls_cert or self.client_tls_secret or self.client_tls_self_signed):
             why = "" if chosen else " (the default unless listen_host is loopback)"
             raise ValueError(
-                f'client_tls = "{self.client_tls}"{why} needs client_tls_cert and client_tls_key; '
-                'without TLS, set client_tls = "disable"'
+                f'client_tls = "{self.client_tls}"{why} needs client_tls_cert and client_tls_key, or '
+                'client_tls_secret; without TLS, set client_tls = "disable"'
             )
         return self
 

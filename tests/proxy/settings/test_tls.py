@@ -3,20 +3,25 @@ implementation."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from scramp import ScramClient, ScramException, ScramMechanism
 from tests.proxy.settings.conftest import SERVER, Certificates, Load
 
+from tidegate_proxy.certificates.keeper import CertificateKeeper
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
-from tidegate_proxy.tls import client_side_context, server_side_context, tls_server_end_point
+from tidegate_proxy.settings.certificates import RDS_ROOTS
+from tidegate_proxy.tls import ServerContexts, authorities_of, server_side_context, tls_server_end_point
 
 
 def handshake(
@@ -37,6 +42,11 @@ def handshake(
             except ssl.SSLWantReadError:
                 pass
     return ends
+
+
+def client_side_context(settings: Settings) -> ssl.SSLContext | None:
+    shown = CertificateKeeper(settings).current
+    return None if shown is None else shown.context
 
 
 @pytest.fixture
@@ -136,8 +146,79 @@ def test_files_that_went_bad_after_the_start_are_named(served: Settings, certifi
     with pytest.raises(ConfigurationError, match=r"^tls_ca .*/ca\.pem: cannot be used: "):
         server_side_context(database)
     (certificates.folder / "server.key").unlink()
-    with pytest.raises(ConfigurationError, match=r"^client_tls_cert .*/server\.pem: .*No such file or"):
+    with pytest.raises(ConfigurationError, match=r"^client_tls_cert .*/server\.key cannot be read: No such file or"):
         client_side_context(served)
+
+
+def test_a_server_of_rds_is_verified_against_rds_authorities_unless_others_are_named() -> None:
+    def authorities(host: str, **keywords: object) -> Path | None:
+        return authorities_of(DatabaseSettings.model_validate({"host": host} | keywords))
+
+    assert authorities("shop.abc.eu-west-1.rds.amazonaws.com") == RDS_ROOTS
+    assert authorities("SHOP.cluster-ro-abc.us-east-1.rds.amazonaws.com.") == RDS_ROOTS
+    assert authorities("shop.proxy-abc.eu-west-1.rds.amazonaws.com") is None
+    assert authorities("rds.amazonaws.com.example.org") is None
+    assert authorities("db.example.com", tls_ca="rds") == RDS_ROOTS
+    context = server_side_context(DatabaseSettings(host="shop.abc.eu-west-1.rds.amazonaws.com"))
+    assert context is not None
+    found: list[Any] = context.get_ca_certs()
+    names = {value for ca in found for part in ca["subject"] for _, value in part}
+    assert "Amazon RDS eu-west-1 Root CA RSA2048 G1" in names
+
+
+def test_the_word_rds_in_a_file_is_no_path(load: Load) -> None:
+    assert load(SERVER + 'tls_ca = "rds"\n').databases["app"].tls_ca == RDS_ROOTS
+
+
+def test_the_proxys_authorities_of_rds_are_the_layers() -> None:
+    files = sorted(Path("lambda_layer/tidegate/roots").glob("*-*-*.pem"))
+    assert RDS_ROOTS.read_text() == "".join(path.read_text() for path in files)
+    assert len(files) >= 20
+
+
+def test_changed_authorities_count_for_the_next_connection_and_bad_ones_are_logged_once(
+    server_context: ssl.SSLContext, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    ca = certificates.folder / "ca.pem"
+    good = ca.read_bytes()
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    contexts = ServerContexts()
+    database = DatabaseSettings(host="localhost", tls_ca=ca)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(contexts.of(database), server_context)  # type: ignore[arg-type]
+    ca.write_bytes(good + b"\n")
+    handshake(contexts.of(database), server_context)  # type: ignore[arg-type]
+    assert contexts.of(database) is contexts.of(database.model_copy(update={"port": 1}))
+    ca.write_bytes(b"nothing")
+    for _ in range(3):
+        handshake(contexts.of(database), server_context)  # type: ignore[arg-type]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"tls_ca {ca}: cannot be used: NO_CERTIFICATE_OR_CRL_FOUND; servers are verified against what it held before"
+    ]
+
+
+def test_the_names_of_the_clients_authorities_are_in_no_handshake(load: Load, certificates: Certificates) -> None:
+    """They would make each one larger; clients do not need them."""
+    context = client_side_context(
+        load('client_tls = "require"\nclient_tls_cert = "both.pem"\nclient_tls_ca = "ca.pem"\n' + SERVER)
+    )
+    assert context is not None
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.maximum_version = ssl.TLSVersion.TLSv1_2  # whose handshakes can be read
+    certificates.authority.issue_cert("app").configure_cert(client)
+    to_server, to_client, seen = ssl.MemoryBIO(), ssl.MemoryBIO(), b""
+    ends = (client.wrap_bio(to_client, to_server), context.wrap_bio(to_server, to_client, server_side=True))
+    for turn in range(6):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            ends[turn % 2].do_handshake()
+        if turn == 1:
+            seen = to_client.read()
+            to_client.write(seen)
+    assert ends[1].getpeercert(), "the client was asked for its certificate"
+    ca = x509.load_pem_x509_certificate((certificates.folder / "ca.pem").read_bytes())
+    certificate_itself = ssl.PEM_cert_to_DER_cert((certificates.folder / "server.pem").read_text())
+    assert ca.subject.public_bytes() not in seen.replace(certificate_itself, b"")
 
 
 def self_signed(

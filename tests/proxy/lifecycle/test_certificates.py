@@ -1,0 +1,170 @@
+"""The certificate that clients are shown: renewed while the proxy runs, and what a bad one does."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+import trustme
+from tests.lambda_layer.identity.services import moto
+from tests.proxy.lifecycle.conftest import Authority
+from tests.support.proxy import ProxyProcess, StartProxy, eventually
+
+from tidegate_proxy.protocol import encode
+
+
+class Renewed:
+    """Certificate and key in one file, or two, that a test replaces."""
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self.file = folder / "proxy.pem"
+        self._authority = authority
+        self.renew()
+
+    def renew(self, **keywords: Any) -> bytes:
+        """Put a new certificate there. Returns: it, as DER."""
+        issued = self._authority.authority.issue_cert("localhost", "127.0.0.1", **keywords)
+        # As tools do it that want no reader to see half a file.
+        new = self.file.with_suffix(".new")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(new))
+        new.rename(self.file)
+        return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+
+@pytest.fixture
+def renewed(tmp_path: Path, authority: Authority) -> Renewed:
+    return Renewed(tmp_path, authority)
+
+
+def shown(proxy: ProxyProcess) -> bytes | None:
+    """The certificate that a new client sees; None if TLS is refused."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as raw:
+        raw.sendall(encode.ssl_request())
+        if raw.recv(1) == b"N":
+            return None
+        with context.wrap_socket(raw) as tls:
+            return tls.getpeercert(binary_form=True)
+
+
+def said(proxy: ProxyProcess, words: str) -> bool:
+    """Whether the log has these words."""
+    return words in proxy.log
+
+
+def bound(proxy: ProxyProcess, authority: Authority) -> psycopg.Connection[Any]:
+    """A session whose login verifies the certificate, and is bound to it."""
+    return proxy.connect(sslmode="verify-full", sslrootcert=str(authority.ca), channel_binding="require")
+
+
+@pytest.mark.parametrize("how", ["by a signal", "on schedule"])
+def test_a_renewed_certificate_is_shown_and_sessions_stay(
+    start_proxy: StartProxy, authority: Authority, renewed: Renewed, how: str
+) -> None:
+    refresh = 3600 if how == "by a signal" else 0.2
+    proxy = start_proxy(client_tls_cert=str(renewed.file), client_tls_refresh=refresh)
+    with bound(proxy, authority) as before:
+        new = renewed.renew()
+        if how == "by a signal":
+            proxy.process.send_signal(signal.SIGHUP)
+        eventually(lambda: shown(proxy) == new, what="the new certificate")
+        with bound(proxy, authority) as after:
+            assert after.execute("SELECT 1").fetchone() == (1,)
+        assert before.execute("SELECT 1").fetchone() == (1,)
+    assert proxy.log.count("clients are shown the certificate of") == 2
+
+
+def test_a_new_certificate_that_cannot_be_used_changes_nothing_and_is_said_once(
+    start_proxy: StartProxy, authority: Authority, renewed: Renewed
+) -> None:
+    proxy = start_proxy(client_tls_cert=str(renewed.file), client_tls_refresh=0.1)
+    proxy.allowed_in_log.append(" ERROR tidegate_proxy.certificates")
+    old = shown(proxy)
+    other = authority.authority.issue_cert("localhost")
+    halves = other.cert_chain_pems[0].bytes() + trustme.CA().issue_cert("localhost").private_key_pem.bytes()
+    for bad, words in (
+        (b"", "there is no certificate in PEM format"),
+        (halves, "the private key is another certificate's"),
+        (None, "cannot be read: No such file"),
+    ):
+        if bad is None:
+            renewed.file.unlink()
+        else:
+            renewed.file.write_bytes(bad)
+        eventually(partial(said, proxy, words), what=words)
+        assert shown(proxy) == old
+        with proxy.connect(sslmode="require") as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+    new = renewed.renew()
+    eventually(lambda: shown(proxy) == new, what="the certificate that is good again")
+    assert proxy.log.count("the one before stays in use") <= 5, proxy.log
+    assert "BEGIN" not in proxy.log
+
+
+def test_an_expired_certificate_is_said_and_still_encrypts(
+    start_proxy: StartProxy, authority: Authority, renewed: Renewed
+) -> None:
+    renewed.renew(not_after=datetime(2020, 1, 2, tzinfo=UTC))
+    proxy = start_proxy(client_tls="require", client_tls_cert=str(renewed.file), client_tls_refresh=0.1)
+    proxy.allowed_in_log.append(" ERROR tidegate_proxy.certificates")
+    with proxy.connect(sslmode="require") as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
+        bound(proxy, authority)
+    assert f"client_tls_cert {renewed.file}: the certificate expired on 2020-01-02" in proxy.log
+    new = renewed.renew()
+    eventually(lambda: shown(proxy) == new, what="the new certificate")
+    assert proxy.log.count("expired on") == 1
+
+
+def test_a_self_signed_certificate_only_on_request(start_proxy: StartProxy) -> None:
+    assert shown(start_proxy()) is None
+    proxy = start_proxy(client_tls="require", client_tls_self_signed=True)
+    with proxy.connect(sslmode="require", channel_binding="require") as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_certificate_out_of_secrets_manager(
+    start_proxy: StartProxy, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The secret does not exist at first: the proxy starts, says so, and serves once it does; then it is rotated."""
+
+    def value() -> tuple[str, bytes]:
+        issued = authority.authority.issue_cert("localhost", "127.0.0.1")
+        certificate = issued.cert_chain_pems[0].bytes().decode()
+        text = json.dumps({"certificate": certificate, "private_key": issued.private_key_pem.bytes().decode()})
+        return text, ssl.PEM_cert_to_DER_cert(certificate)
+
+    with moto() as endpoint:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "x")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", endpoint)
+        manager = boto3.client("secretsmanager")
+        proxy = start_proxy(client_tls="require", client_tls_secret="proxy/tls", client_tls_refresh=0.3)
+        proxy.allowed_in_log.append(" ERROR tidegate_proxy.certificates")
+        assert (
+            "client_tls_secret proxy/tls: the certificate cannot be used, clients get no TLS until it can" in proxy.log
+        )
+        assert "ResourceNotFoundException: there is no such secret" in proxy.log
+        assert shown(proxy) is None
+        text, certificate = value()
+        manager.create_secret(Name="proxy/tls", SecretString=text)
+        eventually(lambda: shown(proxy) == certificate, what="the secret's certificate")
+        with bound(proxy, authority) as conn:
+            text, certificate = value()
+            manager.put_secret_value(SecretId="proxy/tls", SecretString=text)
+            eventually(lambda: shown(proxy) == certificate, what="the rotated secret's certificate")
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+        manager.close()
+    assert "PRIVATE KEY" not in proxy.log
