@@ -75,6 +75,17 @@ class AuthenticationError(ProxyError):
         return cls(f'password authentication failed for user "{user}"')
 
 
+class IdentityUnavailableError(ProxyError):
+    """Nobody could judge at present whether a client is who it says: to be tried again, and no wrong password."""
+
+    default_sqlstate = "57P03"
+    default_hint = "Try again later."
+
+    def __init__(self, user: str, *, throttled: bool = False) -> None:
+        why = "AWS is throttling requests" if throttled else "AWS could not be asked"
+        super().__init__(f"The IAM authentication for the role {user} could not be completed: {why}.")
+
+
 class BorrowTimeoutError(ProxyError):
     """No server connection became free in time."""
 

@@ -112,7 +112,14 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     if (packet.major, packet.minor) > (3, 0) or packet.unsupported_protocol_options:
         stream.write(encode.negotiate_protocol_version(packet.unsupported_protocol_options))
     verifier = proxy.verifiers.get(packet.user)
-    if settings.client_auth == "password":
+    if proxy.iam is not None and proxy.iam.takes(packet.user):
+        await proxy.iam.authenticate(
+            stream,
+            packet.user,
+            deadline.when() or 0.0,
+            partial(proxy.find, packet.database, packet.user),
+        )
+    elif settings.client_auth == "password":
         await authenticate_client_cleartext(stream, packet.user, partial(_is_password, verifier))
     else:
         await authenticate_client(stream, packet.user, verifier)

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__
 from tidegate_proxy.certificates.keeper import CertificateKeeper
@@ -23,8 +24,11 @@ from tidegate_proxy.metrics.counts import Counts
 from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.protocol.scram import ScramVerifier
-from tidegate_proxy.settings import ConfigurationError, Settings
+from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
 from tidegate_proxy.tls import ServerContexts, ServerTLS
+
+if TYPE_CHECKING:
+    from tidegate_proxy.identity.iam.authenticator import IamAuthenticator
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ class Proxy:
             else ScramVerifier.from_password(user.password.get_secret_value() if user.password else "")
             for name, user in settings.users.items()
         }
+        self.iam = _iam(settings)
         self.counts = Counts()
         self._server_contexts = ServerContexts()
         self.certificates = CertificateKeeper(settings)
@@ -175,6 +180,8 @@ class Proxy:
             await asyncio.wait(self._logins)
         if self._pools:
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        if self.iam is not None:
+            await self.iam.close()
         # What was written last leaves with the next turns of the loop.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
@@ -262,6 +269,7 @@ class Proxy:
                 raise ClientProtocolError(f'database "{database}" does not exist', sqlstate="3D000")
             own = self.settings.users.get(user)
             password = target.password if target.user is not None else own.password if own else None
+            brought = self.iam.credentials(user) if self.iam and not password and target.user is None else None
             pool = Pool(
                 database,
                 user,
@@ -270,7 +278,8 @@ class Proxy:
                 connector=Connector(
                     target,
                     tls=partial(self._server_contexts.of, target),
-                    credentials=FixedCredential(
+                    credentials=brought
+                    or FixedCredential(
                         target.user or user, password.get_secret_value() if password is not None else None
                     ),
                     timeout=self.settings.server_connect_timeout,
@@ -281,6 +290,13 @@ class Proxy:
             )
             self._pools[database, user] = pool
         return pool
+
+    def find(self, database: str, user: str) -> tuple[Pool, DatabaseSettings]:
+        """The pool, and the settings of the database. Raises: as `pool`."""
+        pool = self.pool(database, user)
+        target = self.settings.database(database)
+        assert target is not None
+        return pool, target
 
     @property
     def clients(self) -> Iterable[ClientConnection]:
@@ -331,6 +347,15 @@ class Proxy:
         client = self._clients.get(pid)
         if client is not None and hmac.compare_digest(client.key, key):
             await client.owner.cancel(client)
+
+
+def _iam(settings: Settings) -> IamAuthenticator | None:
+    if settings.iam is None:
+        return None
+    # Here and not above: who does without it shall not wait for an HTTP client to be loaded.
+    from tidegate_proxy.identity.iam.authenticator import IamAuthenticator
+
+    return IamAuthenticator(settings.iam, alone=settings.iam.users.issuperset(settings.users))
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:

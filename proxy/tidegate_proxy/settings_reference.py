@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tidegate_proxy.settings.environment import variable_of
-from tidegate_proxy.settings.errors import TABLES, expected
+from tidegate_proxy.settings.errors import SECTIONS, TABLES, expected
+from tidegate_proxy.settings.iam import IamRule, IamSettings
 from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings
 from tidegate_proxy.settings.operation import OperationSettings
 
@@ -64,10 +65,11 @@ def _default(field: FieldInfo) -> str:
     return f"`{json.dumps(field.default)}`"
 
 
-def _section(title: str, model: type[BaseModel], prefix: tuple[str, ...]) -> Iterator[str]:
+def _section(title: str, model: type[BaseModel], prefix: tuple[str, ...] | None) -> Iterator[str]:
+    """`prefix`, of the variables; None where there are none."""
     yield f"\n## {title}"
     for name, field in model.model_fields.items():
-        if not prefix and (name in TABLES or (model is Settings and name in OperationSettings.model_fields)):
+        if model is Settings and (name in TABLES or name in SECTIONS or name in OperationSettings.model_fields):
             continue
         default = _default(field)
         yield f"\n### `{name}`\n"
@@ -75,7 +77,8 @@ def _section(title: str, model: type[BaseModel], prefix: tuple[str, ...]) -> Ite
         yield f"- Value: {expected(field)}"
         if default:
             yield f"- Default: {default}"
-        yield f"- Variable: `{variable_of((*prefix, name))}`"
+        if prefix is not None:
+            yield f"- Variable: `{variable_of((*prefix, name))}`"
 
 
 def reference() -> str:
@@ -85,6 +88,8 @@ def reference() -> str:
     lines += _section("Console, metrics and logs", OperationSettings, ())
     lines += _section("`[databases.NAME]`", DatabaseSettings, ("databases", "name"))
     lines += _section("`[users.NAME]`", UserSettings, ("users", "name"))
+    lines += _section("`[iam]`", IamSettings, ("iam",))
+    lines += _section("`[[iam.rules]]`", IamRule, None)
     return "\n".join(lines) + "\n"
 
 

@@ -128,8 +128,9 @@ class ProxyProcess:
 def proxy_config(
     database: Database, settings: Mapping[str, Any] | None = None, database_settings: Mapping[str, Any] | None = None
 ) -> str:
-    """TOML for a proxy in front of the test's database; values are written as JSON writes them."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in ({"listen_port": 0} | dict(settings or {})).items()]
+    """TOML for a proxy in front of the test's database; values are written as JSON writes them,
+    and dictionaries as tables."""
+    lines = [f"{key} = {_toml(value)}" for key, value in ({"listen_port": 0} | dict(settings or {})).items()]
     lines.append(f"[databases.{json.dumps(database.name)}]")
     target = {"host": database.server.host, "port": database.server.port, "tls": "disable"} | dict(
         database_settings or {}
@@ -137,6 +138,14 @@ def proxy_config(
     lines += [f"{key} = {json.dumps(value)}" for key, value in target.items()]
     lines += [f"[users.{json.dumps(database.user)}]", f"password = {json.dumps(database.password)}"]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
 
 
 StartProxy = Callable[..., ProxyProcess]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import os
 import ssl
@@ -51,6 +52,12 @@ class Connector:
     def uses_tls(self) -> bool:
         """Whether connections are encrypted."""
         return self._tls is not None
+
+    def using(self, credentials: CredentialProvider) -> Connector:
+        """The same with other credentials."""
+        other = copy.copy(self)
+        other.credentials = credentials
+        return other
 
     @property
     def target(self) -> str:

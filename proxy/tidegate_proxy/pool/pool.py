@@ -12,6 +12,7 @@ from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.core.codes import MAX_PREPARED
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.core.statements import InternalQuery
+from tidegate_proxy.credentials.provider import CredentialProvider
 from tidegate_proxy.errors import (
     BorrowTimeoutError,
     ProxyError,
@@ -25,6 +26,7 @@ from tidegate_proxy.pool import planner
 from tidegate_proxy.pool.reset import reset
 from tidegate_proxy.pool.session import changes
 from tidegate_proxy.protocol import decode, encode
+from tidegate_proxy.protocol.login_server import Welcome
 from tidegate_proxy.protocol.wire import IDLE
 from tidegate_proxy.settings import Settings
 
@@ -204,6 +206,35 @@ class Pool(Borrowing):
             return
         finally:
             self._opening -= 1
+        self._opened(server, welcome, generation)
+
+    async def open_as(self, credentials: CredentialProvider, *, keep: bool) -> None:
+        """Open a server connection with other credentials than usual, to see whether they are good.
+
+        Parameters: `keep`, use it like any other if there is room for it; else it is closed.
+        Raises: ProxyError, as `Connector.connect`.
+        """
+        generation = self.generation
+        self.counts.servers_requested += 1
+        if self._connector.uses_tls:
+            self.counts.servers_requested_tls += 1
+        self._opening += 1
+        try:
+            server, welcome = await self._connector.using(credentials).connect(self)
+        except BaseException:
+            self.counts.servers_failed += 1
+            self._opening -= 1
+            # It was counted on by those who wait.
+            self._open_more()
+            raise
+        self._opening -= 1
+        if keep and not (server.closing or self._closed) and len(self._servers) + self._opening < self.size:
+            self._opened(server, welcome, generation)
+        else:
+            server.close()
+            self._open_more()
+
+    def _opened(self, server: ServerConnection, welcome: Welcome, generation: int) -> None:
         if self._failures:
             logger.info("%s: connected to %s again", self.name, self._connector.target)
         self._failures = 0

@@ -47,6 +47,15 @@ async def authenticate_client_cleartext(stream: MessageStream, user: str, check:
             sqlstate="28000",
             hint='Connect with "sslmode=require" or stricter.',
         )
+    if not check(await ask_for_password(stream)):
+        raise AuthenticationError.password(user)
+
+
+async def ask_for_password(stream: MessageStream) -> bytes:
+    """Ask a client for its password as it is, which is for the caller to allow only inside TLS.
+
+    Raises: AuthenticationError for an empty one; ClientProtocolError, and what `stream` raises.
+    """
     stream.write(encode.authentication_cleartext())
     body = await _read_password(stream, wire.MAX_PASSWORD_MESSAGE, "password")
     password, end = read_cstring(body, 0, ClientProtocolError)
@@ -54,8 +63,7 @@ async def authenticate_client_cleartext(stream: MessageStream, user: str, check:
         raise ClientProtocolError("invalid password packet size")
     if not password:
         raise AuthenticationError("empty password returned by client")
-    if not check(password):
-        raise AuthenticationError.password(user)
+    return password
 
 
 def greeting(parameters: Mapping[bytes, bytes], pid: int, key: bytes) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, get_origin
 
 from tidegate_proxy.settings.errors import (
+    SECTIONS,
     TABLES,
     ConfigurationError,
     Location,
@@ -16,6 +17,7 @@ from tidegate_proxy.settings.errors import (
     model_at,
     nearest,
     plain_type,
+    table_in_list,
 )
 
 PREFIX = "TIDEGATE_"
@@ -82,13 +84,17 @@ def read_environment(environment: Mapping[str, str]) -> dict[Location, tuple[str
 
 def _value(variable: str, location: Location, text: str) -> Any:
     field = field_at(location)
-    if location[0] in TABLES and len(location) <= 2 and location[-1]:
+    if (location[0] in TABLES and len(location) <= 2 and location[-1]) or (
+        location[0] in SECTIONS and len(location) == 1
+    ):
         return _table(variable, text)
     if field is None:
         raise ConfigurationError(f"{variable}: unknown variable; {_advice(location)}")
     kind = plain_type(field.annotation)
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
+    if table_in_list(field):
+        return _json(variable, text, list)
     if get_origin(kind) is tuple:
         return tuple(name.strip() for name in text.split(",") if name.strip())
     if kind in (int, float):
@@ -98,20 +104,28 @@ def _value(variable: str, location: Location, text: str) -> Any:
 
 
 def _table(variable: str, text: str) -> Any:
+    return _json(variable, text, dict)
+
+
+def _json(variable: str, text: str, kind: type) -> Any:
+    wanted, shape, example = (
+        ("a table", '{"app": {…}}', 'TIDEGATE_USERS={"app": {"password_file": "app.password"}}')
+        if kind is dict
+        else ("a list", "[{…}]", 'TIDEGATE_IAM__RULES=[{"principal": "arn:…", "users": ["app"]}]')
+    )
     try:
-        table = json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         raise ConfigurationError(f"{variable}: is nested too deeply") from None
     except ValueError as error:
         # Only the position: the text around it may be a password.
         where = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
         raise ConfigurationError(
-            f"{variable}: must be a table as JSON, but is malformed{where}; "
-            'for example TIDEGATE_USERS={"app": {"password_file": "app.password"}}'
+            f"{variable}: must be {wanted} as JSON, but is malformed{where}; for example {example}"
         ) from None
-    if not isinstance(table, dict):
-        raise ConfigurationError(f'{variable}: must be a table as JSON, for example {{"app": {{…}}}}')
-    return table
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{variable}: must be {wanted} as JSON, for example {shape}")
+    return value
 
 
 def _advice(location: Location) -> str:

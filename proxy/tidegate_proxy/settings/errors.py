@@ -14,6 +14,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from tidegate_proxy.settings.iam import IamSettings
 from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings
 
 LONGEST_KEY = 80
@@ -22,6 +23,9 @@ Location = tuple[str, ...]
 
 TABLES: dict[str, type[BaseModel]] = {"databases": DatabaseSettings, "users": UserSettings}
 """The settings that map names to tables of their own."""
+
+SECTIONS: dict[str, type[BaseModel]] = {"iam": IamSettings}
+"""The settings that are one table."""
 
 
 def one_line(text: str) -> str:
@@ -52,7 +56,21 @@ def model_at(location: Sequence[str]) -> type[BaseModel] | None:
     """The model whose keys stand at `location`: () is the whole file. None where there are no fixed keys."""
     if not location:
         return Settings
-    return TABLES.get(location[0]) if len(location) == 2 else None
+    if location[0] in TABLES:
+        return TABLES[location[0]] if len(location) == 2 else None
+    if location[0] not in SECTIONS:
+        return None
+    if len(location) == 1:
+        return SECTIONS[location[0]]
+    listed = field_at(location[:-1])
+    return None if listed is None else table_in_list(listed)
+
+
+def table_in_list(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of each item of a list of tables; None for any other field."""
+    kind = plain_type(field.annotation)
+    item = plain_type(get_args(kind)[0]) if get_origin(kind) is tuple else None
+    return item if isinstance(item, type) and issubclass(item, BaseModel) else None
 
 
 def field_at(location: Sequence[str]) -> FieldInfo | None:
@@ -110,7 +128,9 @@ def expected(field: FieldInfo) -> str:
     if kind is SecretStr or kind is str:
         return "a non-empty string"
     if get_origin(kind) is tuple:
-        return "a list of names"
+        return "a list of tables" if table_in_list(field) else "a list of names"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "a table"
     return "a table" if get_origin(kind) else "a file's path, as a string"
 
 

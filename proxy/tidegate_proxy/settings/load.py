@@ -89,11 +89,15 @@ def _anchored(table: dict[str, Any], folder: Path, at: Location = ()) -> dict[st
     return result
 
 
-def _locations(table: Mapping[str, Any], at: Location = ()) -> set[Location]:
+def _locations(value: Any, at: Location = ()) -> set[Location]:
     found = {at}
-    for key, value in table.items():
-        found |= _locations(value, (*at, key)) if isinstance(value, dict) else {(*at, key)}
-    return found
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = {str(index): item for index, item in enumerate(value)}.items()
+    else:
+        return found
+    return found.union(*(_locations(item, (*at, key)) for key, item in inner))
 
 
 def _apply(data: dict[str, Any], location: Location, value: Any) -> None:

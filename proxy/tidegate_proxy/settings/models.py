@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key, or_rds
+from tidegate_proxy.settings.iam import IamSettings
 from tidegate_proxy.settings.operation import OperationSettings
 from tidegate_proxy.settings.values import (
     File,
@@ -223,6 +224,9 @@ class Settings(OperationSettings, frozen=True):
     users: Mapping[Name, UserSettings] = Field(default_factory=dict)
     """The users that may log in, by name."""
 
+    iam: IamSettings | None = None
+    """Clients that log in with AWS credentials; see docs/identity.md."""
+
     @field_validator("databases")
     @classmethod
     def _name_databases(cls, databases: Mapping[str, DatabaseSettings]) -> dict[str, DatabaseSettings]:
@@ -283,10 +287,21 @@ class Settings(OperationSettings, frozen=True):
         return self
 
     @model_validator(mode="after")
+    def _tokens_inside_tls(self) -> Self:
+        certificate = self.client_tls_cert or self.client_tls_secret or self.client_tls_self_signed
+        if self.iam is not None and (self.client_tls == "disable" or not certificate):
+            raise ValueError(
+                "iam needs TLS towards clients, since whoever reads a token on its way can use it: "
+                "give client_tls_cert and client_tls_key, or client_tls_secret"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _console_users_are_users(self) -> Self:
+        by_token = self.iam.users if self.iam is not None else ()
         for setting in ("admin_users", "stats_users"):
             for name in getattr(self, setting):
-                if name not in self.users:
+                if name not in self.users and name not in by_token:
                     raise ValueError(f'{setting} names "{name}", who has no entry in users: add users.{name}')
         return self
 

@@ -1,0 +1,121 @@
+"""The login of a client by a token: asks for it, has it judged, and says no in words that help nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from tidegate_proxy.credentials.provider import CredentialProvider
+from tidegate_proxy.errors import AuthenticationError, ClientProtocolError, IdentityUnavailableError
+from tidegate_proxy.identity.iam.answer import TryAgain
+from tidegate_proxy.identity.iam.rds import RdsLogins
+from tidegate_proxy.identity.iam.reasons import Reason, TokenError
+from tidegate_proxy.identity.iam.token import is_proxy_token, token_hash
+from tidegate_proxy.identity.iam.verifier import TokenVerifier
+from tidegate_proxy.pool.pool import Pool
+from tidegate_proxy.protocol.login_client import ask_for_password
+from tidegate_proxy.protocol.stream import MessageStream
+from tidegate_proxy.settings import DatabaseSettings, IamSettings
+
+logger = logging.getLogger(__name__)
+
+_MARGIN = 0.5
+"""Seconds before the login's deadline at which we give up, so that the client still learns why."""
+
+
+class IamAuthenticationError(AuthenticationError):
+    """A token was refused. The client is told no more than that; `reason` is for the log."""
+
+    def __init__(self, user: str, reason: str) -> None:
+        super().__init__(
+            f"The IAM authentication failed for the role {user}. Check the IAM token for this role and try again."
+        )
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} REASON: {self.reason}"
+
+
+class IamAuthenticator:
+    """Logs clients in by AWS credentials.
+
+    Parameters: `settings`; `alone`, whether nobody can log in in any other way: then whoever is unknown is asked for a
+    token too, and nobody learns whom the rules name.
+    For metrics: `results`, logins by outcome: "accepted", a `Reason`, "no-tls", "throttled" or "unavailable";
+    `verifier` and `rds`, None without rules or rds_users.
+    """
+
+    def __init__(self, settings: IamSettings, *, alone: bool) -> None:
+        self.results: Counter[str] = Counter()
+        self.verifier = TokenVerifier(settings) if settings.rules else None
+        self.rds = RdsLogins(settings.rds_logins_per_second) if settings.rds_users else None
+        self._users = settings.users
+        self._rds_users = frozenset(settings.rds_users)
+        self._alone = alone
+
+    def takes(self, user: str) -> bool:
+        """Whether clients log in as this database user by a token."""
+        return self._alone or user in self._users
+
+    def credentials(self, user: str) -> CredentialProvider | None:
+        """What the proxy may log in to servers with as this user, if its clients bring it along."""
+        return self.rds.tokens_of(user) if self.rds is not None and user in self._rds_users else None
+
+    async def authenticate(
+        self,
+        stream: MessageStream,
+        user: str,
+        deadline: float,
+        find_database: Callable[[], tuple[Pool, DatabaseSettings]],
+    ) -> None:
+        """Have a client prove by a token that it may be `user`.
+
+        Parameters: `deadline` of the login, on the event loop's clock; `find_database`, gives the pool and settings of
+        what the client named, and raises ClientProtocolError where there is none.
+        Raises: AuthenticationError, outside TLS before anything is asked for; IdentityUnavailableError when nobody
+        could judge the token; ClientProtocolError, and what `stream` raises.
+        """
+        if not stream.secure:
+            self.results["no-tls"] += 1
+            raise AuthenticationError(
+                "IAM is allowed only with SSL connections.",
+                sqlstate="28000",
+                hint='Connect with "sslmode=require" or stricter.',
+            )
+        token = await ask_for_password(stream)
+        try:
+            await self._judge(token, user, deadline - _MARGIN, find_database)
+        except TokenError as error:
+            self.results[error.reason] += 1
+            raise IamAuthenticationError(user, f"{error} (token {token_hash(token)})") from None
+        except TryAgain as error:
+            self.results["throttled" if error.throttled else "unavailable"] += 1
+            logger.warning('the token %s for user "%s" could not be judged: %s', token_hash(token), user, error)
+            raise IdentityUnavailableError(user, throttled=error.throttled) from None
+        self.results["accepted"] += 1
+
+    async def _judge(
+        self, token: bytes, user: str, deadline: float, find_database: Callable[[], tuple[Pool, DatabaseSettings]]
+    ) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                if self.rds is not None and user in self._rds_users and not is_proxy_token(token):
+                    try:
+                        pool, database = find_database()
+                    except ClientProtocolError as error:
+                        raise TokenError(Reason.HOST, f"there is no server to try it on: {error.message}") from None
+                    await self.rds.verify(token, pool, database, deadline)
+                elif self.verifier is not None:
+                    await self.verifier.verify(token, user, deadline)
+                else:
+                    raise TokenError(Reason.NO_TOKEN, "the password is no token of the kind that is configured")
+        except TimeoutError:
+            raise TryAgain("there was no answer in time") from None
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for part in (self.verifier, self.rds):
+            if part is not None:
+                await part.close()

@@ -1,0 +1,149 @@
+"""A token for the database: a presigned `rds-db:connect`, which only RDS can judge. It is tried as a server login."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import dataclass
+
+from tidegate_proxy.credentials.provider import Credential, FixedCredential
+from tidegate_proxy.errors import AuthenticationError, ProxyError, TargetRefusedError
+from tidegate_proxy.identity.iam.answer import TryAgain
+from tidegate_proxy.identity.iam.once import OncePerToken
+from tidegate_proxy.identity.iam.presigned import MAX_TOKEN, check_signing, split_query
+from tidegate_proxy.identity.iam.reasons import Reason, TokenError
+from tidegate_proxy.pool.pool import Pool
+from tidegate_proxy.settings import DatabaseSettings
+
+_OWN = frozenset({"Action", "DBUser"})
+_AT_ONCE = 20
+"""Server logins with tokens that run at a time: RDS asks IAM for each, which takes some tens of milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RdsToken:
+    """A token that may be tried: `endpoint`, HOST:PORT; `expires_at`, seconds since the epoch."""
+
+    endpoint: str
+    expires_at: float
+
+
+def parse_rds_token(token: bytes, *, user: str, endpoints: Collection[str], now: float) -> RdsToken:
+    """Read a token, and check all that can be checked without asking the server.
+
+    Parameters: `user`, as whom the client logs in; `endpoints`, HOST:PORT of the database's servers; `now`, seconds
+    since the epoch.
+    Raises: TokenError.
+    """
+    if len(token) > MAX_TOKEN:
+        raise TokenError(Reason.TOO_LONG, f"it has {len(token)} bytes, and at most {MAX_TOKEN} are read")
+    endpoint, mark, query = token.decode("ascii", errors="replace").partition("/?")
+    if not mark or not re.fullmatch(r"[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}", endpoint):
+        raise TokenError(Reason.NO_TOKEN, "the password is no token of this kind")
+    parameters = split_query(query, _OWN)
+    if parameters["Action"] != "connect":
+        raise TokenError(Reason.ACTION, "the action is not connect")
+    if parameters["DBUser"] != user:
+        raise TokenError(Reason.USER, "it is signed for another database user")
+    signed = check_signing(parameters, service="rds-db", headers="host", now=now)
+    if endpoint not in endpoints:
+        raise TokenError(
+            Reason.HOST, f"it is signed for {endpoint}, and the database is configured as {', '.join(endpoints)}"
+        )
+    return RdsToken(endpoint, signed.expires_at)
+
+
+class ClientTokens:
+    """What the proxy logs in with as a user for whom it knows nothing else: the latest token of one of its clients.
+
+    A CredentialProvider.
+    """
+
+    def __init__(self, user: str) -> None:
+        self.last_error: ProxyError | None = None
+        self._user = user
+        self._latest: dict[str, tuple[float, Credential]] = {}
+
+    def keep(self, token: RdsToken, credential: Credential) -> None:
+        """The server has accepted this one."""
+        known = self._latest.get(token.endpoint)
+        if known is None or known[0] < token.expires_at:
+            self._latest[token.endpoint] = (token.expires_at, credential)
+
+    async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
+        """See CredentialProvider."""
+        expires_at, credential = self._latest.get(f"{host}:{port}", (0.0, None))
+        if credential is None or time.time() >= expires_at:
+            raise AuthenticationError(
+                f'the proxy has no valid RDS token of a client to log in to the target server as "{self._user}"',
+                sqlstate="28000",
+                hint="Connect again with a new token, or give the proxy credentials of its own for this user.",
+            )
+        yield credential
+
+    def accepted(self, credential: Credential) -> None:
+        """See CredentialProvider."""
+        self.last_error = None
+
+    def refused(self, error: ProxyError) -> None:
+        """See CredentialProvider."""
+        self.last_error = error
+
+
+class RdsLogins:
+    """Tries tokens on servers, each once, and not too many in a second.
+
+    Parameters: `per_second`, most server logins.
+    For metrics: `accepted`, which counts what the cache saved; `tried`, how many tokens were tried on servers.
+    """
+
+    def __init__(self, per_second: int) -> None:
+        self.accepted: OncePerToken[None] = OncePerToken()
+        self.tried = 0
+        self._interval = 1 / per_second
+        self._next_start = 0.0
+        self._free = asyncio.Semaphore(_AT_ONCE)
+        self._tokens: dict[str, ClientTokens] = {}
+
+    def tokens_of(self, user: str) -> ClientTokens:
+        """The provider of the tokens of those who have logged in as this database user."""
+        return self._tokens.setdefault(user, ClientTokens(user))
+
+    async def verify(self, token: bytes, pool: Pool, database: DatabaseSettings, deadline: float) -> None:
+        """Let the server judge a token. The server connection that this opens is the pool's from then on.
+
+        Parameters: `pool` of the database and user that the client named, and its settings; `deadline`, on the event
+        loop's clock.
+        Raises: TokenError; TryAgain when there were too many; ProxyError when the server could not judge it.
+        """
+        endpoints = [f"{database.host}:{database.port}"]
+        parsed = parse_rds_token(token, user=pool.user, endpoints=endpoints, now=time.time())
+        # Where the pool logs in as somebody else, a connection of the client's own user is not one of its kind.
+        keep = database.user in (None, pool.user)
+        key = hashlib.sha256(token).digest()
+        await self.accepted.get(key, parsed.expires_at, lambda: self._try(token, parsed, pool, keep, deadline))
+
+    async def _try(self, token: bytes, parsed: RdsToken, pool: Pool, keep: bool, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        start = max(loop.time(), self._next_start)
+        if start >= deadline:
+            raise TryAgain("too many RDS tokens are waiting to be tried (rds_logins_per_second)", throttled=True)
+        self._next_start = start + self._interval
+        credential = Credential(pool.user, token.decode("ascii"))
+        await asyncio.sleep(start - loop.time())
+        async with self._free:
+            self.tried += 1
+            try:
+                await pool.open_as(FixedCredential(credential.user, credential.password), keep=keep)
+            except (TargetRefusedError, AuthenticationError) as error:
+                if error.sqlstate[:2] == "28":
+                    raise TokenError(Reason.REFUSED_BY_SERVER, f"the server says: {error}") from None
+                raise
+        self.tokens_of(pool.user).keep(parsed, credential)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        await self.accepted.close()
