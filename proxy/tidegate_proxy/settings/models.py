@@ -11,16 +11,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key, or_rds
 from tidegate_proxy.settings.iam import IamSettings
 from tidegate_proxy.settings.operation import OperationSettings
+from tidegate_proxy.settings.sizes import DatabaseSizes, Sizes, Timeouts, UserSizes
 from tidegate_proxy.settings.values import (
     File,
     Flag,
     Host,
-    Model,
     Name,
     Password,
-    PoolSize,
-    Seconds,
-    SecondsOrZero,
     Verifier,
     is_loopback,
     password_from,
@@ -29,7 +26,7 @@ from tidegate_proxy.settings.values import (
 PoolMode = Literal["transaction", "session", "statement"]
 
 
-class DatabaseSettings(Model, frozen=True):
+class DatabaseSettings(DatabaseSizes, frozen=True):
     """One database that clients may name, and the PostgreSQL server it lives on."""
 
     host: Host
@@ -51,9 +48,6 @@ class DatabaseSettings(Model, frozen=True):
 
     password_file: File | None = None
     """File with the password of `user` in its only line, in place of `password`."""
-
-    pool_size: PoolSize | None = None
-    """Most server connections per user for this database. Default: the general `default_pool_size`."""
 
     pool_mode: PoolMode | None = None
     """Default: the general `pool_mode`; a user's own comes first."""
@@ -84,7 +78,7 @@ class DatabaseSettings(Model, frozen=True):
         return self
 
 
-class UserSettings(Model, frozen=True):
+class UserSettings(UserSizes, frozen=True):
     """One user that clients may log in as, with exactly one of the three ways to know the password."""
 
     password: Password | None = None
@@ -119,7 +113,7 @@ def _default_client_tls(validated: dict[str, Any]) -> Literal["allow", "require"
     return "allow" if is_loopback(validated.get("listen_host", "")) else "require"
 
 
-class Settings(OperationSettings, frozen=True):
+class Settings(Sizes, Timeouts, OperationSettings, frozen=True):
     """Everything that the proxy can be told. Frozen; durations are seconds."""
 
     listen_host: Host = "127.0.0.1"
@@ -128,9 +122,6 @@ class Settings(OperationSettings, frozen=True):
     listen_port: Annotated[int, Field(strict=True, ge=0, le=65_535)] = 6432
     """TCP port to listen on; 0 takes any free port."""
 
-    default_pool_size: PoolSize = 20
-    """Most server connections per pool. There is one pool per pair of database and user."""
-
     pool_mode: PoolMode = "transaction"
     """How long a client keeps a server connection: `transaction`; `session`, until it disconnects; `statement`,
     which refuses transaction blocks."""
@@ -138,38 +129,6 @@ class Settings(OperationSettings, frozen=True):
     session_check: Literal["suspect", "always"] = "suspect"
     """When to ask the server what a client has left in its session: after statements that look as if they changed
     it, or after every transaction, which also finds what functions do inside and costs a small query each time."""
-
-    connection_borrow_timeout: Seconds = 120
-    """How long a transaction may wait for a server connection. After that the client gets an error
-    (SQLSTATE 53300) and stays connected."""
-
-    max_client_conn: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10_000
-    """Most client connections at a time. Each takes one open file; where the process may not open that
-    many, an explicit value is an error and the default is lowered with a warning."""
-
-    client_login_timeout: Seconds = 60
-    """How long a client may take from connecting to having proved who it is. A first server connection may then
-    be waited for; that is limited by `connection_borrow_timeout`."""
-
-    drain_timeout: SecondsOrZero = 110
-    """How long transactions may take to finish after SIGTERM; then their connections are closed (SQLSTATE
-    57P01)."""
-
-    idle_transaction_timeout: SecondsOrZero = 60
-    """How long a client may hold a transaction open without sending anything; 0 is for ever."""
-
-    server_connect_timeout: Seconds = 15
-    """How long connecting and logging in to a server may take."""
-
-    server_idle_timeout: SecondsOrZero = 600
-    """A server connection unused for this long is closed; 0 is never."""
-
-    server_lifetime: SecondsOrZero = 3600
-    """A server connection older than this is closed when it is next free; 0 is never."""
-
-    server_reset_timeout: SecondsOrZero = 5
-    """How long a server connection that a vanished client left behind may take to be cleaned; then it is
-    closed."""
 
     client_tls: Literal["disable", "allow", "require"] = Field(default_factory=_default_client_tls)
     """TLS towards clients: `disable` refuses it; `allow` leaves it to the client; `require` refuses clients
@@ -318,10 +277,6 @@ class Settings(OperationSettings, frozen=True):
         if wildcard is None or wildcard.dbname is not None:
             return wildcard
         return wildcard.model_copy(update={"dbname": name})
-
-    def pool_size_of(self, database: DatabaseSettings) -> int:
-        """Most server connections per user for `database`: its own setting, else the general one."""
-        return self.default_pool_size if database.pool_size is None else database.pool_size
 
     def pool_mode_of(self, database: str, user: str) -> PoolMode:
         """The pool mode for a client: its user's, else its database's, else the general one."""

@@ -67,6 +67,7 @@ Password = Annotated[SecretStr, AfterValidator(_secret)]
 Verifier = Annotated[SecretStr, AfterValidator(_verifier)]
 # Numbers and booleans are strict: TOML has types, and the environment's text is converted before.
 Flag = Annotated[bool, Field(strict=True)]
+Statements = Annotated[str, AfterValidator(_without_nul)]
 PoolSize = Annotated[int, Field(strict=True, ge=1, le=262_143)]  # the most that max_connections can be
 Seconds = Annotated[float, Field(strict=True, gt=0, le=YEAR, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(strict=True, ge=0, le=YEAR, allow_inf_nan=False)]
