@@ -145,7 +145,7 @@ def describe(settings: Settings) -> list[str]:
         lines.append(
             f"Database {'any other' if name == '*' else name}: {database.host} port {database.port}, "
             f"database {database.dbname or 'of the same name'}, as {database.user or 'the client'}, "
-            f"TLS {database.tls}, at most {settings.pool_size_of(database)} connections per user"
+            f"TLS {database.tls}, at most {database.pool_size or settings.default_pool_size} connections per user"
         )
     if (more := len(settings.databases) - DATABASES_SHOWN) > 0:
         lines.append(f"... and {more} more databases")

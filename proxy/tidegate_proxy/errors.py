@@ -94,12 +94,29 @@ class BorrowTimeoutError(ProxyError):
     default_hint = 'Shorten transactions, or raise "default_pool_size" or "connection_borrow_timeout".'
 
 
+class QueueFullError(ProxyError):
+    """As many clients wait for a server connection as may."""
+
+    default_sqlstate = "53300"
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(
+            f"too many clients wait for a server connection already ({waiting})",
+            hint='Try again later, or raise "max_waiting_clients" or "default_pool_size".',
+        )
+
+
 class LimitError(ProxyError):
     """The proxy holds as many clients as it may."""
 
     default_sqlstate = "53300"
     default_message = "sorry, too many clients already"
     default_hint = 'The proxy has reached "max_client_conn".'
+
+    @classmethod
+    def of(cls, what: str, setting: str) -> Self:
+        """The clients of `what`, say `user "app"`, are as many as this setting allows."""
+        return cls(f"too many connections for {what}", hint=f'The proxy has reached "{setting}".')
 
 
 class TargetUnavailableError(ProxyError):

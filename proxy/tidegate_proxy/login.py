@@ -37,16 +37,16 @@ logger = logging.getLogger(__name__)
 _NOBODY = ScramVerifier.from_password(secrets.token_hex())
 
 
-async def login(proxy: Proxy, connection: socket.socket, *, over_limit: bool) -> None:
+async def login(proxy: Proxy, connection: socket.socket, refusal: LimitError | None = None) -> None:
     """Serve one accepted connection until it is logged in, or gone.
 
-    Parameters: `connection`, non-blocking; `over_limit`, there are too many clients already: say so and close.
+    Parameters: `connection`, non-blocking; `refusal`, there are too many clients already: say so and close.
     """
     stream: Stream | None = None
     try:
         async with asyncio.timeout(proxy.settings.client_login_timeout) as deadline:
             stream = await open_stream(connection, proxy.tls, proxy.settings.client_login_timeout)
-            await _login(proxy, stream, deadline, over_limit=over_limit)
+            await _login(proxy, stream, deadline, refusal)
     except ProxyError as error:
         # Malformed packets and wrong passwords are what the internet sends all day.
         logger.log(
@@ -85,14 +85,14 @@ def _refuse(stream: Stream | None, error: ProxyError) -> None:
         stream.transport.close()
 
 
-async def _login(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, *, over_limit: bool) -> None:
+async def _login(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, refusal: LimitError | None) -> None:
     packet = await read_first_packet(stream, proxy.tls, proxy.settings.client_login_timeout)
     if isinstance(packet, CancelRequest):
         await proxy.cancel(packet.pid, packet.key)
         stream.transport.close()
         return
-    if over_limit:
-        raise LimitError()
+    if refusal is not None:
+        raise refusal
     await _start_session(proxy, stream, deadline, packet)
 
 
@@ -127,9 +127,10 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
         _start_console(proxy, stream, packet)
         return
     pool = proxy.pool(packet.database, packet.user)
+    proxy.refuse_if_full(packet.database, packet.user)
     # From here on the client waits for us: `connection_borrow_timeout` ends that, with an error that says why.
     deadline.reschedule(
-        asyncio.get_running_loop().time() + settings.connection_borrow_timeout + settings.server_connect_timeout
+        asyncio.get_running_loop().time() + pool.limits.connection_borrow_timeout + settings.server_connect_timeout
     )
     session = {name.lower(): value for name, value in (packet.options | packet.parameters).items()}
     session, told = await pool.begin_session(session)

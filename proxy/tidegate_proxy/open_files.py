@@ -21,7 +21,12 @@ def fit_to_open_files(settings: Settings, hard_limit: int) -> tuple[Settings, st
     Returns: the settings, and a warning if the number of clients had to be lowered.
     Raises: ConfigurationError.
     """
-    others = sum(map(settings.pool_size_of, settings.databases.values())) + RESERVE
+    reserve = settings.reserve_pool_size
+    others = RESERVE + sum(
+        (database.pool_size or settings.default_pool_size)
+        + (reserve if database.reserve_pool_size is None else database.reserve_pool_size)
+        for database in settings.databases.values()
+    )
     needed = settings.max_client_conn + others
     possible = hard_limit - others
     if hard_limit == resource.RLIM_INFINITY or needed <= hard_limit:

@@ -9,6 +9,7 @@ import hmac
 import logging
 import signal
 import socket
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,13 +19,16 @@ from tidegate_proxy.certificates.keeper import CertificateKeeper
 from tidegate_proxy.console.console import Console
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.credentials.provider import FixedCredential
-from tidegate_proxy.errors import ClientProtocolError, TargetUnavailableError
+from tidegate_proxy.errors import ClientProtocolError, LimitError, TargetUnavailableError
+from tidegate_proxy.idle_clients import IdleClients
 from tidegate_proxy.login import login, random_cancel_key
 from tidegate_proxy.metrics.counts import Counts
 from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.pool.pool import Pool
+from tidegate_proxy.pool.sharing import Sharing
 from tidegate_proxy.protocol.scram import ScramVerifier
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
+from tidegate_proxy.settings.effective import pool_limits, shared_limits
 from tidegate_proxy.tls import ServerContexts, ServerTLS
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ BACKLOG = 2048
 _ACCEPTS_AT_ONCE = 64
 _REFUSALS_AT_ONCE = 256
 _SWEEP = 1.0
+_IDLE = 600.0
+"""Seconds after whose half a server connection is idle where `server_idle_timeout` is off."""
 _FAREWELL = 5.0
 """Seconds in which a client must take what it is told at the end."""
 
@@ -61,10 +67,15 @@ class Proxy:
         self._server_contexts = ServerContexts()
         self.certificates = CertificateKeeper(settings)
         self._pools: dict[tuple[str, str], Pool] = {}
+        self._sharing = Sharing(settings.max_connections_percent, settings.max_idle_connections_percent)
         self._clients: dict[int, ClientConnection] = {}
         # Clients that are closed but have not taken all of what was sent, and since when.
         self._leaving: dict[ClientConnection, float] = {}
-        self._logins: set[asyncio.Task[None]] = set()
+        # Logins under way, and logged-in clients by their number, each with the address that it came from.
+        self._logins: dict[asyncio.Task[None], str] = {}
+        self._source_of: dict[int, str] = {}
+        self._from: Counter[str] = Counter()
+        self._idle_clients = IdleClients(self._clients.values, self.pool_of)
         self.consoles: set[Console] = set()
         self._listeners: list[socket.socket] = []
         self._draining = asyncio.Event()
@@ -153,7 +164,7 @@ class Proxy:
             self.settings.drain_timeout,
         )
         self._stop_listening()
-        for task in [*self._logins]:
+        for task in list(self._logins):
             task.cancel()
         for client in [*self._clients.values()]:
             client.shut_down()
@@ -174,10 +185,10 @@ class Proxy:
             logger.warning("closing %d clients that did not finish in time", len(self._clients))
         for client in [*self._clients.values()]:
             client.end()
-        for task in [*self._logins]:
+        for task in list(self._logins):
             task.cancel()
         if self._logins:
-            await asyncio.wait(self._logins)
+            await asyncio.wait(list(self._logins))
         if self._pools:
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         if self.iam is not None:
@@ -214,13 +225,17 @@ class Proxy:
             await asyncio.sleep(_SWEEP)
             for key, pool in list(self._pools.items()):
                 pool.sweep()
-                if pool.unused and not any(client.owner is pool for client in self._clients.values()):
+                if pool.unused and not pool.clients:
                     del self._pools[key]
+                    self._sharing.leave(pool)
                     self.counts.retire(*key)
             if self._draining.is_set():
                 for client in [*self._clients.values()]:
                     client.shut_down()
-            self._forget_the_deaf(asyncio.get_running_loop().time())
+            now = asyncio.get_running_loop().time()
+            self._sharing.close_idle(now, (self.settings.server_idle_timeout or _IDLE) / 2)
+            self._idle_clients.sweep(now, self.settings.client_lifetime)
+            self._forget_the_deaf(now)
 
     def _forget_the_deaf(self, now: float) -> None:
         for client in [*self._clients.values()]:
@@ -233,7 +248,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         for _ in range(_ACCEPTS_AT_ONCE):
             try:
-                connection, _ = listener.accept()
+                connection, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -248,13 +263,46 @@ class Proxy:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            surplus = len(self._clients) + len(self._logins) - self.settings.max_client_conn
+            source = str(address[0])
+            surplus, refusal = self._surplus(source)
             if surplus >= _REFUSALS_AT_ONCE:
                 connection.close()
                 continue
-            task = loop.create_task(login(self, connection, over_limit=surplus >= 0))
-            self._logins.add(task)
-            task.add_done_callback(self._logins.discard)
+            task = loop.create_task(login(self, connection, refusal if surplus >= 0 else None))
+            self._logins[task] = source
+            self._from[source] += 1
+            task.add_done_callback(self._login_ended)
+
+    def _surplus(self, source: str) -> tuple[int, LimitError]:
+        """By how many one more client from there is above a limit, and what it is told then."""
+        most, most_per_source = self.settings.max_client_conn, self.settings.max_client_conn_per_source
+        if 0 < most_per_source <= self._from[source]:
+            return self._from[source] - most_per_source, LimitError.of(
+                f"address {source}", "max_client_conn_per_source"
+            )
+        return len(self._clients) + len(self._logins) - most, LimitError()
+
+    def refuse_if_full(self, database: str, user: str) -> None:
+        """Raises: LimitError when this database or user has as many clients as it may."""
+        shared = shared_limits(self.settings, database, user)
+        for most, setting, mine in (
+            (shared.max_db_client_connections, "max_db_client_connections", True),
+            (shared.max_user_client_connections, "max_user_client_connections", False),
+        ):
+            if most and most <= sum(
+                pool.clients for pool in self.pools if (pool.database == database if mine else pool.user == user)
+            ):
+                raise LimitError.of(f'database "{database}"' if mine else f'user "{user}"', setting)
+
+    def _login_ended(self, task: asyncio.Task[None]) -> None:
+        source = self._logins.pop(task, None)
+        if source is not None:
+            self._gone_from(source)
+
+    def _gone_from(self, source: str) -> None:
+        self._from[source] -= 1
+        if not self._from[source]:
+            del self._from[source]
 
     def _accept_again(self, listener: socket.socket) -> None:
         if listener in self._listeners:
@@ -273,8 +321,9 @@ class Proxy:
             pool = Pool(
                 database,
                 user,
-                size=self.settings.pool_size_of(target),
-                settings=self.settings,
+                limits=pool_limits(self.settings, target, user),
+                sharing=self._sharing,
+                asks_always=self.settings.session_check == "always",
                 connector=Connector(
                     target,
                     tls=partial(self._server_contexts.of, target),
@@ -289,6 +338,15 @@ class Proxy:
                 defaults_changed=self._defaults_changed,
             )
             self._pools[database, user] = pool
+            shared = shared_limits(self.settings, database, user)
+            self._sharing.join(
+                pool,
+                [
+                    (("database", database), shared.max_db_connections),
+                    (("user", user), shared.max_user_connections),
+                ],
+                target=("target", target.host, target.port),
+            )
         return pool
 
     def find(self, database: str, user: str) -> tuple[Pool, DatabaseSettings]:
@@ -324,15 +382,19 @@ class Proxy:
         """A client has logged in; called by its login's task."""
         self._empty.clear()
         self._clients[client.pid] = client
+        self.pool_of(client).clients += 1
         self.counts.accepted += 1
         # It counts once: the next client may come before the task is seen to be done.
         task = asyncio.current_task()
-        if task is not None:
-            self._logins.discard(task)
+        if task is not None and (source := self._logins.pop(task, None)) is not None:
+            self._source_of[client.pid] = source
 
     def _client_lost(self, client: ClientConnection) -> None:
         if self._clients.pop(client.pid, None) is not None:
             self.counts.closed += 1
+            self.pool_of(client).clients -= 1
+            if (source := self._source_of.pop(client.pid, None)) is not None:
+                self._gone_from(source)
         self._leaving.pop(client, None)
         if not self._clients:
             self._empty.set()

@@ -14,6 +14,7 @@ from tidegate_proxy.settings.errors import SECTIONS, TABLES, expected
 from tidegate_proxy.settings.iam import IamRule, IamSettings
 from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings
 from tidegate_proxy.settings.operation import OperationSettings
+from tidegate_proxy.settings.sizes import ALIASES, Sizes, Timeouts
 
 _INTRODUCTION = """\
 # Configuration of the proxy
@@ -65,11 +66,15 @@ def _default(field: FieldInfo) -> str:
     return f"`{json.dumps(field.default)}`"
 
 
+_OF_THEIR_OWN = {name for part in (Sizes, Timeouts, OperationSettings) for name in part.model_fields}
+"""General settings that stand in a section of their own."""
+
+
 def _section(title: str, model: type[BaseModel], prefix: tuple[str, ...] | None) -> Iterator[str]:
     """`prefix`, of the variables; None where there are none."""
     yield f"\n## {title}"
     for name, field in model.model_fields.items():
-        if model is Settings and (name in TABLES or name in SECTIONS or name in OperationSettings.model_fields):
+        if model is Settings and (name in TABLES or name in SECTIONS or name in _OF_THEIR_OWN):
             continue
         default = _default(field)
         yield f"\n### `{name}`\n"
@@ -77,6 +82,9 @@ def _section(title: str, model: type[BaseModel], prefix: tuple[str, ...] | None)
         yield f"- Value: {expected(field)}"
         if default:
             yield f"- Default: {default}"
+        also = [alias for alias, first in ALIASES.items() if first == name]
+        if also:
+            yield f"- Also: `{also[0]}`"
         if prefix is not None:
             yield f"- Variable: `{variable_of((*prefix, name))}`"
 
@@ -85,6 +93,8 @@ def reference() -> str:
     """The whole page, in Markdown."""
     lines = [_INTRODUCTION.rstrip()]
     lines += _section("General settings", Settings, ())
+    lines += _section("How many", Sizes, ())
+    lines += _section("How long", Timeouts, ())
     lines += _section("Console, metrics and logs", OperationSettings, ())
     lines += _section("`[databases.NAME]`", DatabaseSettings, ("databases", "name"))
     lines += _section("`[users.NAME]`", UserSettings, ("users", "name"))

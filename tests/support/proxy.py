@@ -130,7 +130,9 @@ def proxy_config(
 ) -> str:
     """TOML for a proxy in front of the test's database; values are written as JSON writes them,
     and dictionaries as tables."""
-    lines = [f"{key} = {_toml(value)}" for key, value in ({"listen_port": 0} | dict(settings or {})).items()]
+    # A pool is of one size here, however long somebody waits; tests of the reserve ask for it.
+    defaults = {"listen_port": 0, "reserve_pool_size": 0}
+    lines = [f"{key} = {_toml(value)}" for key, value in (defaults | dict(settings or {})).items()]
     lines.append(f"[databases.{json.dumps(database.name)}]")
     target = {"host": database.server.host, "port": database.server.port, "tls": "disable"} | dict(
         database_settings or {}

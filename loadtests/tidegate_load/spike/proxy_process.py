@@ -41,6 +41,7 @@ listen_host = "{HOST}"
 listen_port = 0
 client_tls = "disable"
 default_pool_size = {pool_size}
+reserve_pool_size = 0
 connection_borrow_timeout = {borrow_timeout}
 
 [databases.{database}]

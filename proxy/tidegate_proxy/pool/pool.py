@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
-from tidegate_proxy.core.borrowing import Borrowing
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.core.codes import MAX_PREPARED
 from tidegate_proxy.core.server import ServerConnection
@@ -16,19 +15,21 @@ from tidegate_proxy.credentials.provider import CredentialProvider
 from tidegate_proxy.errors import (
     BorrowTimeoutError,
     ProxyError,
+    QueueFullError,
     ShutdownError,
     TargetRefusedError,
     TargetUnavailableError,
 )
 from tidegate_proxy.metrics.counts import PoolCounts
 from tidegate_proxy.net.connector import Connector
-from tidegate_proxy.pool import planner
+from tidegate_proxy.pool import planner, timeouts
+from tidegate_proxy.pool.prepare import initialize, prepare
 from tidegate_proxy.pool.reset import reset
 from tidegate_proxy.pool.session import changes
+from tidegate_proxy.pool.sharing import Sharing
+from tidegate_proxy.pool.sharing_pool import SharingPool, Waiter
 from tidegate_proxy.protocol import decode, encode
-from tidegate_proxy.protocol.login_server import Welcome
-from tidegate_proxy.protocol.wire import IDLE
-from tidegate_proxy.settings import Settings
+from tidegate_proxy.settings.effective import PoolLimits
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +37,7 @@ MAX_SESSIONS = 1000
 """Different sets of session parameters whose effect is remembered."""
 
 
-_RESET_ALL = encode.query("RESET SESSION AUTHORIZATION;RESET ALL")
-
-
-class Waiter(Protocol):
-    """Who may wait for a server connection: a client, or a login that needs to ask the server something."""
-
-    def server_granted(self, server: ServerConnection) -> None:
-        """Here it is."""
-
-    def borrow_failed(self, error: ProxyError) -> None:
-        """There will be none."""
+_RESET_ALL = "RESET SESSION AUTHORIZATION;RESET ALL"
 
 
 class _FutureWaiter:
@@ -65,12 +56,13 @@ class _FutureWaiter:
             self.future.set_exception(error)
 
 
-class Pool(Borrowing):
+class Pool(SharingPool):
     """The server connections of one (database, user).
 
     Parameters
     - `database`, `user`: as clients name them.
-    - `size`: most server connections. `settings`: times.
+    - `limits`: sizes and times, which may be replaced at any time. `sharing`: the limits that it shares with others.
+    - `asks_always`: sessions are asked about after every transaction.
     - `connector`: opens and cancels. `counts`: where everything is counted.
     - `client_lost`: called with each client connection that has ended; `defaults_changed` when a client has changed
       defaults of a role or a database.
@@ -81,8 +73,9 @@ class Pool(Borrowing):
         database: str,
         user: str,
         *,
-        size: int,
-        settings: Settings,
+        limits: PoolLimits,
+        sharing: Sharing,
+        asks_always: bool,
         connector: Connector,
         counts: PoolCounts,
         client_lost: Callable[[ClientConnection], None],
@@ -92,24 +85,21 @@ class Pool(Borrowing):
         self.database = database
         self.user = user
         self.name = f"{database}/{user}"
-        self.size = size
-        self._settings = settings
-        self._asks_always = settings.session_check == "always"
+        self.limits = limits
+        self._sharing = sharing
+        self._asks_always = asks_always
         self._connector = connector
         self.counts = counts
         self._client_lost = client_lost
         self._defaults_changed = defaults_changed
         self._loop = asyncio.get_running_loop()
-        self._servers: set[ServerConnection] = set()
-        self._waiting: dict[Waiter, asyncio.TimerHandle] = {}
-        self._opening = 0
         self._failures = 0
         self._last_error: ProxyError | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._sessions: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], dict[bytes, bytes]]] = {}
         self._welcome: dict[bytes, bytes] = {}
-        self._closed = False
+        self._query_timeouts = timeouts.QueryTimeouts()
         self._plan_generations = 0
         self.always_prefixed = self._asks_always
         self.now = self._loop.time()
@@ -121,20 +111,26 @@ class Pool(Borrowing):
         server = self.take()
         if server is not None:
             return server
+        if 0 < self.limits.max_waiting_clients <= len(self._waiting):
+            self._loop.call_soon(waiter.borrow_failed, QueueFullError(len(self._waiting)))
+            return None
         self.busy = True
-        self._waiting[waiter] = self._loop.call_later(self._settings.connection_borrow_timeout, self._timed_out, waiter)
-        self._open_more()
+        timer = self._loop.call_later(self.limits.connection_borrow_timeout, self._timed_out, waiter)
+        self._waiting[waiter] = (timer, self._loop.time())
+        self.open_more()
         return None
 
     def give_up(self, waiter: Waiter) -> None:
         """`waiter` waits no longer."""
-        timer = self._waiting.pop(waiter, None)
-        if timer is not None:
-            timer.cancel()
+        entry = self._waiting.pop(waiter, None)
+        if entry is not None:
+            entry[0].cancel()
             self._no_longer_waiting()
 
     def _no_longer_waiting(self) -> None:
-        self.busy = self._closed or bool(self._waiting)
+        self.busy = self._closed or self._contended or bool(self._waiting)
+        if self._contended and not self._waiting:
+            self._sharing.withdraw(self)
 
     def _timed_out(self, waiter: Waiter) -> None:
         del self._waiting[waiter]
@@ -143,7 +139,7 @@ class Pool(Borrowing):
         waiter.borrow_failed(
             BorrowTimeoutError(
                 'no server connection became free within "connection_borrow_timeout" '
-                f"({self._settings.connection_borrow_timeout:g} s)",
+                f"({self.limits.connection_borrow_timeout:g} s)",
                 detail=str(self._last_error) if self._last_error is not None else None,
             )
         )
@@ -156,15 +152,25 @@ class Pool(Borrowing):
             if self._closed or server.tainted or server.generation != self.generation:
                 self._retire(server)
                 return
-            waiter = next(iter(self._waiting))
-            self._waiting.pop(waiter).cancel()
-            self._no_longer_waiting()
-            waiter.server_granted(server)
+            if self._contended and self._sharing.must_yield(self, server, self._loop.time()):
+                self._servers.discard(server)
+                server.close()
+                self._sharing.freed(self)
+                self.open_more()
+            elif not self._waiting:
+                server.idle_since = self.now
+                self.idle.append(server)
+            else:
+                waiter = next(iter(self._waiting))
+                self._waiting.pop(waiter)[0].cancel()
+                self._no_longer_waiting()
+                waiter.server_granted(server)
 
     def _retire(self, server: ServerConnection) -> None:
         self._servers.discard(server)
         server.close()
-        self._open_more()
+        self.open_more()
+        self._sharing.freed(self)
 
     def server_lost(self, server: ServerConnection) -> None:
         """A server connection is gone."""
@@ -173,40 +179,49 @@ class Pool(Borrowing):
         self._servers.discard(server)
         if server in self.idle:
             self.idle.remove(server)
+        self._query_timeouts.forget(server)
         if not self._closed:
-            self._open_more()
+            self.open_more()
+        self._sharing.freed(self)
 
     # Opening
 
-    def _open_more(self) -> None:
+    def open_more(self) -> None:
+        """Open as many server connections as are needed and allowed."""
         if self._retry is not None or self._closed:
             return
+        limits, since = self.limits, self.waits_since
         count = planner.connections_to_open(
             wanted=len(self._waiting),
             opening=self._opening,
             open_now=len(self._servers),
-            limit=self.size,
+            minimum=limits.min_pool_size if self.clients else 0,
+            limit=planner.pool_limit(
+                size=limits.pool_size,
+                reserve=limits.reserve_pool_size,
+                reserve_after=limits.reserve_pool_timeout,
+                waited=0 if since is None else self._loop.time() - since,
+            ),
         )
         for _ in range(count):
+            if not self._sharing.admit(self):
+                break
             self._opening += 1
             self._start(self._open())
 
     async def _open(self) -> None:
         generation = self.generation
-        self.counts.servers_requested += 1
-        if self._connector.uses_tls:
-            self.counts.servers_requested_tls += 1
         try:
-            server, welcome = await self._connector.connect(self)
-            if server.closing:
-                raise server.fatal or TargetUnavailableError()
+            server = await self._connect(self._connector)
         except ProxyError as error:
-            self.counts.servers_failed += 1
+            self._opening -= 1
             self._open_failed(error)
             return
-        finally:
+        except BaseException:
             self._opening -= 1
-        self._opened(server, welcome, generation)
+            raise
+        self._opening -= 1
+        self._opened(server, generation)
 
     async def open_as(self, credentials: CredentialProvider, *, keep: bool) -> None:
         """Open a server connection with other credentials than usual, to see whether they are good.
@@ -215,34 +230,45 @@ class Pool(Borrowing):
         Raises: ProxyError, as `Connector.connect`.
         """
         generation = self.generation
-        self.counts.servers_requested += 1
-        if self._connector.uses_tls:
-            self.counts.servers_requested_tls += 1
         self._opening += 1
         try:
-            server, welcome = await self._connector.using(credentials).connect(self)
+            server = await self._connect(self._connector.using(credentials))
         except BaseException:
-            self.counts.servers_failed += 1
             self._opening -= 1
             # It was counted on by those who wait.
-            self._open_more()
+            self.open_more()
             raise
         self._opening -= 1
-        if keep and not (server.closing or self._closed) and len(self._servers) + self._opening < self.size:
-            self._opened(server, welcome, generation)
+        room = self.held < self.limits.pool_size and not self._sharing.is_full(self)
+        if keep and room and not (server.closing or self._closed):
+            self._opened(server, generation)
         else:
             server.close()
-            self._open_more()
+            self.open_more()
 
-    def _opened(self, server: ServerConnection, welcome: Welcome, generation: int) -> None:
+    async def _connect(self, connector: Connector) -> ServerConnection:
+        self.counts.servers_requested += 1
+        if connector.uses_tls:
+            self.counts.servers_requested_tls += 1
+        try:
+            server, welcome = await connector.connect(self)
+            if server.closing:
+                raise server.fatal or TargetUnavailableError()
+            server.reported = dict(welcome.parameters)
+            await prepare(server, self, self._sharing)
+        except BaseException:
+            self.counts.servers_failed += 1
+            raise
+        return server
+
+    def _opened(self, server: ServerConnection, generation: int) -> None:
         if self._failures:
             logger.info("%s: connected to %s again", self.name, self._connector.target)
         self._failures = 0
         self._last_error = None
-        if welcome.parameters != self._welcome:
-            self._welcome = welcome.parameters
+        if server.reported != self._welcome:
+            self._welcome = dict(server.reported)
             self._sessions.clear()
-        server.reported = dict(welcome.parameters)
         server.generation = generation
         self._servers.add(server)
         self.counts.servers_opened += 1
@@ -253,16 +279,21 @@ class Pool(Borrowing):
             logger.warning("%s: no connection to %s: %s", self.name, self._connector.target, error)
         self._last_error = error
         self._failures += 1
+        if error.sqlstate == "53300":
+            self._sharing.target_of(self).doubt()
         if planner.is_final(error.sqlstate):
             for waiter in list(self._waiting):
                 self.give_up(waiter)
                 waiter.borrow_failed(error)
         if self._retry is None and not self._closed:
-            self._retry = self._loop.call_later(planner.retry_delay(self._failures), self._try_again)
+            delay = planner.retry_delay(self._failures, self.limits.server_login_retry)
+            self._retry = self._loop.call_later(delay, self._try_again)
+        # Another pool may have more luck with the place.
+        self._sharing.freed(self)
 
     def _try_again(self) -> None:
         self._retry = None
-        self._open_more()
+        self.open_more()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -317,7 +348,7 @@ class Pool(Borrowing):
         Returns: None when it was not clean before. Raises: TargetRefusedError for parameters that it does not accept.
         """
         if server.applied:
-            result = await server.run(changes(server.applied, {}))
+            result = await server.run(self._changes(server.applied, {}))
             if result.error is not None:
                 return None
             server.applied = {}
@@ -328,10 +359,17 @@ class Pool(Borrowing):
             raise decode.error_from_fields(result.error)
         known = dict(server.reported)
         # What could not be taken away would stay with the clients that come after.
-        result = await server.run(changes(session, {}))
+        result = await server.run(self._changes(session, {}))
         if result.error is not None:
             raise decode.error_from_fields(result.error)
         return known
+
+    def _changes(self, current: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+        """SQL that turns one set of session parameters into another."""
+        if self.limits.init_query is None or not current:
+            return changes(current, wanted)
+        # RESET goes back to before it.
+        return ";".join(filter(None, (changes(current, {}), self.limits.init_query, changes({}, wanted))))
 
     def _give_back(self, waiter: _FutureWaiter) -> None:
         self.give_up(waiter)
@@ -352,13 +390,13 @@ class Pool(Borrowing):
             server.begin_internal(lambda _: None)
         if self._asks_always and server.last_client not in (0, client.pid):
             # What a function has set under a name that nobody else has said is not in `applied`.
-            messages += _RESET_ALL
+            messages += encode.query(";".join(filter(None, (_RESET_ALL, self.limits.init_query))))
             server.begin_internal(lambda _: None)
             server.applied = {}
         messages += client.watch.sequences.borrowed(server, discard=self.always_prefixed)
         parameters = client.session.parameters
         if server.applied != parameters:
-            messages += encode.query(changes(server.applied, parameters))
+            messages += encode.query(self._changes(server.applied, parameters))
 
             def applied(query: InternalQuery) -> None:
                 if query.error is not None:
@@ -415,7 +453,7 @@ class Pool(Borrowing):
             if polite and not (unsynced or mid_message or server.copy_in or server.uncertain):
                 # What was asked before the goodbye is done, however long it takes.
                 await server.all_answered()
-            async with asyncio.timeout(self._settings.server_reset_timeout):
+            async with asyncio.timeout(self.limits.server_reset_timeout):
                 clean = await reset(
                     server,
                     cancel=self._connector.cancel,
@@ -423,6 +461,8 @@ class Pool(Borrowing):
                     unsynced=unsynced,
                     pinned=pinned,
                 )
+                if clean and pinned and self.limits.init_query is not None:
+                    await initialize(server, self.limits.init_query)
         except (ProxyError, TimeoutError):
             clean = False
         if server.closing:
@@ -444,11 +484,7 @@ class Pool(Borrowing):
             return
         server = client.server
         if server is not None and not server.closing and not server.owes_only_itself:
-            try:
-                await self._connector.cancel(server)
-            finally:
-                # The connection may have been done with meanwhile, but for us.
-                server.look_again()
+            await self._cancel(server)
 
     # Time and the end
 
@@ -456,29 +492,28 @@ class Pool(Borrowing):
         """Close what has been idle for too long; called every second."""
         self.now = now = self._loop.time()
         for server in self._servers:
-            if planner.is_worn_out(now=now, created=server.created, lifetime=self._settings.server_lifetime):
+            if planner.is_worn_out(now=now, created=server.created, lifetime=self.limits.server_lifetime):
                 server.tainted = True
+        least, most = self.limits.min_pool_size if self.clients else 0, self.limits.pool_size
         for server in [*self.idle]:
-            if server.tainted or planner.idle_for_too_long(
-                now=now, idle_since=server.idle_since, idle_timeout=self._settings.server_idle_timeout
-            ):
+            idle_for_too_long = self.held > least and planner.idle_for_too_long(
+                now=now, idle_since=server.idle_since, idle_timeout=self.limits.server_idle_timeout
+            )
+            # What the reserve has given goes back to it.
+            if server.tainted or idle_for_too_long or self.held > most:
                 self.idle.remove(server)
                 self._retire(server)
-        timeout = self._settings.idle_transaction_timeout
-        for server in [*self._servers]:
-            client = server.client
-            if client is None or timeout <= 0:
-                continue
-            # What is uncertain may be waited for in vain.
-            working = server.answering and not (server.copy_in or server.uncertain or client.mid_message)
-            if client.heard or client.held_back or working:
-                client.heard = False
-                client.silent_since = now
-                continue
-            # What is pinned may be idle for as long as it likes.
-            unfinished = server.status != IDLE or client.unsynced or client.mid_message or server.answering
-            if unfinished and client.silent_since + timeout <= now:
-                client.fail(ProxyError("terminating connection due to idle-in-transaction timeout", sqlstate="25P03"))
+        for server in self._query_timeouts.to_cancel(self._servers, self.limits, now):
+            self._start(self._cancel(server))
+        timeouts.end_late_clients(self._servers, self.limits, now)
+        self.open_more()
+
+    async def _cancel(self, server: ServerConnection) -> None:
+        try:
+            await self._connector.cancel(server)
+        finally:
+            # The connection may have been done with meanwhile, but for us.
+            server.look_again()
 
     @property
     def unused(self) -> bool:
@@ -496,8 +531,9 @@ class Pool(Borrowing):
         for server in [*self.idle]:
             self._retire(server)
         self.idle.clear()
+        self._sharing.leave(self)
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._settings.server_reset_timeout + 1)
+            _, late = await asyncio.wait(self._tasks, timeout=self.limits.server_reset_timeout + 1)
             for task in late:
                 task.cancel()
             if late:

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from tidegate_proxy.settings.iam import IamSettings
 from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings
+from tidegate_proxy.settings.sizes import ALIASES
 
 LONGEST_KEY = 80
 
@@ -76,7 +77,7 @@ def table_in_list(field: FieldInfo) -> type[BaseModel] | None:
 def field_at(location: Sequence[str]) -> FieldInfo | None:
     """The field that `location` leads to, None if it leads to a table or nowhere."""
     model = model_at(location[:-1])
-    return model.model_fields.get(location[-1]) if model and location else None
+    return model.model_fields.get(ALIASES.get(location[-1], location[-1])) if model and location else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

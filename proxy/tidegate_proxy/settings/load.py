@@ -20,6 +20,7 @@ from tidegate_proxy.settings.errors import (
     plain_type,
 )
 from tidegate_proxy.settings.models import Settings
+from tidegate_proxy.settings.sizes import ALIASES
 
 FILE_LIMIT = 4_000_000
 """Bytes. A configuration of ten thousand users has about 1 MB."""
@@ -35,9 +36,15 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
     Raises: ConfigurationError with one line that names the file or the variable, the key, and what it must
     be.
     """
-    data = {} if file is None else _anchored(_read(file), file.parent)
+    written: dict[Location, Location] = {}
+    data: dict[str, Any] = {}
+    if file is not None:
+        try:
+            data = _anchored(_by_one_name(_read(file), written), file.parent)
+        except ValueError as error:
+            raise ConfigurationError(f"{file}: {error}") from None
     in_file = _locations(data)
-    from_environment = read_environment(environment)
+    from_environment = _variables_by_one_name(read_environment(environment))
     for location, (_, value) in from_environment.items():
         _apply(data, location, value)
     try:
@@ -48,7 +55,7 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
         errors = [item for item in error.errors(include_url=False) if item["type"] != "default_factory_not_called"]
         first = min(errors, key=lambda item: item["type"] != "extra_forbidden")
         location, sentence = explain(first)
-        subject = _subject(location, file, in_file, from_environment)
+        subject = _subject(location, file, in_file, written, from_environment)
         more = len(errors) - 1
         rest = f" (and {more} more problem{'s' if more > 1 else ''})" if more else ""
         # Neither the cause nor the context: their text may hold values that nobody should see.
@@ -73,6 +80,37 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{file}: is nested too deeply") from None
     except ValueError:
         raise ConfigurationError(f"{file}: is not valid TOML: a number is too long") from None
+
+
+def _by_one_name(table: dict[str, Any], written: dict[Location, Location], at: Location = ()) -> dict[str, Any]:
+    """The same table with every setting under its first name; `written` gets those that stood under another."""
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        location = (*at, key)
+        name = ALIASES.get(key, key) if field_at(location) is not None else key
+        if name != key:
+            written[*at, name] = location
+            if table.get(name, value) != value:
+                raise ValueError(f"{dotted(location)} and {dotted((*at, name))} are the same: keep one of them")
+        result[name] = _by_one_name(value, written, location) if isinstance(value, dict) else value
+    return result
+
+
+def _variables_by_one_name(found: dict[Location, tuple[str, Any]]) -> dict[Location, tuple[str, Any]]:
+    result: dict[Location, tuple[str, Any]] = {}
+    for location, (variable, value) in found.items():
+        if isinstance(value, dict):
+            try:
+                value = _by_one_name(value, {}, location)
+            except ValueError as error:
+                raise ConfigurationError(f"{variable}: {error}") from None
+        elif field_at(location) is not None:
+            location = (*location[:-1], ALIASES.get(location[-1], location[-1]))
+        other, given = result.get(location, (variable, value))
+        if given != value:
+            raise ConfigurationError(f"{other} and {variable} are the same: keep one of them")
+        result[location] = (variable, value)
+    return result
 
 
 def _anchored(table: dict[str, Any], folder: Path, at: Location = ()) -> dict[str, Any]:
@@ -121,6 +159,7 @@ def _subject(
     location: Location,
     file: Path | None,
     in_file: set[Location],
+    written: Mapping[Location, Location],
     from_environment: Mapping[Location, tuple[str, Any]],
 ) -> str:
     """Where a person must look: the variable or the file, and the key in it."""
@@ -129,5 +168,5 @@ def _subject(
             variable = from_environment[location[:length]][0]
             return f"{variable}: {dotted(location[length:])}" if length < len(location) else variable
     if file is not None and (location in in_file or location[:-1] in in_file):
-        return f"{file}: {dotted(location)}" if location else str(file)
+        return f"{file}: {dotted(written.get(location, location))}" if location else str(file)
     return variable_of(location) if location else "the environment"

@@ -18,6 +18,7 @@ from tidegate_proxy.settings.values import (
     Host,
     Name,
     Password,
+    Seconds,
     Verifier,
     is_loopback,
     password_from,

@@ -17,6 +17,7 @@ from tests.support.rawclient import RawClient, bind, execute, parse
 from tests.support.relay import Relay
 
 from tidegate_load.postgres import EmbeddedPostgres, free_port
+from tidegate_proxy.errors import ProxyError
 from tidegate_proxy.protocol import encode, wire
 
 
@@ -320,6 +321,9 @@ def test_a_server_that_answers_what_nobody_asked_loses_its_client(
     def serve(connection: socket.socket) -> None:
         if connection.recv(10_000):
             connection.sendall(HELLO)
+            # What it allows, which it does not know.
+            connection.recv(10_000)
+            connection.sendall(encode.error_response(ProxyError("no"), fatal=False) + encode.ready_for_query(wire.IDLE))
             connection.recv(10_000)
             connection.sendall(b"~\0\0\0\4")
             connection.recv(10_000)

@@ -90,7 +90,7 @@ def test_more_clients_than_open_files_is_one_line_and_status_2(tmp_path: Path) -
     ran = subprocess.run(["sh", "-c", limited], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        "Error: max_client_conn: 1000 clients need 1120 open files, but the hard limit is 500: "
-        "raise the limit to 1120 (ulimit -Hn, LimitNOFILE=, or docker run --ulimit nofile=), "
-        "or set max_client_conn to at most 380\n"
+        "Error: max_client_conn: 1000 clients need 1125 open files, but the hard limit is 500: "
+        "raise the limit to 1125 (ulimit -Hn, LimitNOFILE=, or docker run --ulimit nofile=), "
+        "or set max_client_conn to at most 375\n"
     )

@@ -41,7 +41,11 @@ FILE_CASES = {
     ),
     "unknown key like no other": (
         SERVER + f'[users.app]\nzzz = "{SECRET}"\npassword = "{SECRET}"\n',
-        "users.app.zzz: unknown key; known are password, password_file, verifier, pool_mode",
+        (
+            "users.app.zzz: unknown key; known are pool_size, reserve_pool_size, max_user_connections, "
+            "max_user_client_connections, connection_borrow_timeout, query_timeout, transaction_timeout, "
+            "idle_transaction_timeout, idle_client_timeout, password, password_file, verifier, pool_mode"
+        ),
     ),
     "misspelled and therefore missing": (
         '[databases.app]\nhots = "db"\n',

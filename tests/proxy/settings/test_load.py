@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 from tests.proxy.settings.conftest import SERVER, Load
 
-from tidegate_proxy.settings import DatabaseSettings, Settings, load_settings
+from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings, load_settings
+from tidegate_proxy.settings.effective import pool_limits, shared_limits
 
 VERIFIER = f"SCRAM-SHA-256$4096:{'c2FsdHNhbHRzYWx0c2FsdA=='}${'A' * 43}=:{'B' * 42}A="
 
@@ -120,7 +121,46 @@ def test_a_wildcard_with_a_database_leads_every_name_there(load: Load) -> None:
 
 def test_a_database_has_its_own_pool_size_or_the_general_one(load: Load) -> None:
     settings = load('default_pool_size = 3\n[databases.a]\nhost = "h"\n[databases.b]\nhost = "h"\npool_size = 4\n')
-    assert [settings.pool_size_of(settings.databases[name]) for name in "ab"] == [3, 4]
+    assert [pool_limits(settings, settings.databases[name], "u").pool_size for name in "ab"] == [3, 4]
+
+
+def test_what_a_user_has_comes_before_what_its_database_has(load: Load) -> None:
+    settings = load(
+        'query_timeout = 9\n[databases.a]\nhost = "h"\npool_size = 4\nconnection_borrow_timeout = 3\n'
+        "max_db_connections = 6\n"
+        '[users.u]\npassword = "p"\npool_size = 5\nquery_timeout = 1\nmax_user_connections = 7\n'
+    )
+    database = settings.databases["a"]
+    limits, others = pool_limits(settings, database, "u"), pool_limits(settings, database, "other")
+    assert (limits.pool_size, limits.query_timeout, limits.connection_borrow_timeout) == (5, 1, 3)
+    assert (others.pool_size, others.query_timeout, others.connection_borrow_timeout) == (4, 9, 3)
+    shared = shared_limits(settings, "a", "u")
+    assert (shared.max_db_connections, shared.max_user_connections) == (6, 7)
+    assert shared_limits(settings, "a", "other").max_user_connections == 0
+
+
+def test_a_setting_may_go_by_its_other_name(load: Load) -> None:
+    settings = load(
+        'query_wait_timeout = 3\n[databases.a]\nhost = "h"\nconnect_query = "SELECT 1"\n',
+        {"TIDEGATE_CLIENT_IDLE_TIMEOUT": "7", "TIDEGATE_DATABASES__A__QUERY_WAIT_TIMEOUT": "4"},
+    )
+    assert (settings.connection_borrow_timeout, settings.idle_client_timeout) == (3, 7)
+    assert (settings.databases["a"].init_query, settings.databases["a"].connection_borrow_timeout) == ("SELECT 1", 4)
+
+
+def test_the_environment_wins_by_either_name(load: Load) -> None:
+    settings = load("query_wait_timeout = 3\n" + SERVER, {"TIDEGATE_CONNECTION_BORROW_TIMEOUT": "4"})
+    assert settings.connection_borrow_timeout == 4
+
+
+def test_both_names_of_a_setting_must_agree(load: Load) -> None:
+    assert load("query_wait_timeout = 3\nconnection_borrow_timeout = 3\n" + SERVER).connection_borrow_timeout == 3
+    with pytest.raises(ConfigurationError, match="query_wait_timeout and connection_borrow_timeout are the same"):
+        load("query_wait_timeout = 3\nconnection_borrow_timeout = 4\n" + SERVER)
+    with pytest.raises(ConfigurationError, match="are the same: keep one of them"):
+        load(SERVER, {"TIDEGATE_QUERY_WAIT_TIMEOUT": "1", "TIDEGATE_CONNECTION_BORROW_TIMEOUT": "2"})
+    with pytest.raises(ConfigurationError, match=r": query_wait_timeout: must be a number of seconds"):
+        load("query_wait_timeout = -1\n" + SERVER)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "localhost"])

@@ -76,6 +76,7 @@ listen_host = "{HOST}"
 listen_port = {port}
 client_tls = {tls}
 default_pool_size = {setup.pool_size}
+reserve_pool_size = 0
 log_level = "warning"
 max_client_conn = {setup.clients + 100}
 

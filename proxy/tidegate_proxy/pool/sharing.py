@@ -1,0 +1,217 @@
+"""Limits that several pools share: a database's, a user's, and what a PostgreSQL server allows.
+
+A pool asks before it opens a server connection. Where a limit is reached, an idle connection of another pool is closed
+for it; where there is none, its claim is kept, and the pools that have connections give one up as the planner says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING
+
+from tidegate_proxy.pool import planner
+
+if TYPE_CHECKING:
+    from tidegate_proxy.core.server import ServerConnection
+    from tidegate_proxy.pool.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+ASK_FOR_LIMITS = (
+    "SELECT pg_catalog.current_setting('max_connections'),"
+    " pg_catalog.current_setting('superuser_reserved_connections'),"
+    # PostgreSQL 16 and later.
+    " COALESCE(pg_catalog.current_setting('reserved_connections', true), '0')"
+)
+
+
+class SharedLimit:
+    """One limit and the pools that share it.
+
+    `most` is None for no limit.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self.most = most
+        self.pools: set[Pool] = set()
+        self.claims: dict[Pool, None] = {}
+
+    @property
+    def used(self) -> int:
+        """How many server connections there are and are being opened."""
+        return sum(pool.held for pool in self.pools)
+
+    @property
+    def full(self) -> bool:
+        """Whether no connection may be opened now."""
+        return self.most is not None and self.used >= self.most
+
+
+class TargetLimit(SharedLimit):
+    """What one PostgreSQL server allows. Until the first connection has told, there is only that one."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.max_connections = 0
+        self._reserved = 0
+        self._read_at: float | None = None
+
+    def must_ask(self, now: float) -> bool:
+        """Whether the next connection shall ask the server what it allows; `now` in seconds."""
+        return self._read_at is None or now - self._read_at >= planner.RE_READ
+
+    def doubt(self) -> None:
+        """The server has refused a connection: what is known may be out of date."""
+        if self._read_at is not None:
+            self._read_at = float("-inf")
+
+    def told(self, rows: list[list[bytes | None]] | None, now: float, percent: int) -> None:
+        """What the server has answered to ASK_FOR_LIMITS; None if it has not, then there is no limit."""
+        self._read_at = now
+        try:
+            self.max_connections, superuser, others = (int(value or 0) for value in (rows or [[]])[0])
+        except ValueError:
+            self.most = None
+            return
+        self._reserved = superuser + others
+        self.apply(percent)
+
+    def apply(self, percent: int) -> None:
+        """`max_connections_percent` has this value."""
+        if self.max_connections:
+            self.most = planner.budget(max_connections=self.max_connections, reserved=self._reserved, percent=percent)
+
+
+class Sharing:
+    """All shared limits. Pools join when they are made, and leave when they are given up."""
+
+    def __init__(self, percent: int, idle_percent: int | None) -> None:
+        self._limits: dict[Hashable, SharedLimit] = {}
+        self.set_percent(percent, idle_percent)
+
+    def set_percent(self, percent: int, idle_percent: int | None) -> None:
+        """`max_connections_percent` and `max_idle_connections_percent`, None for its default."""
+        self.percent = percent
+        self.idle_percent = percent // 2 if idle_percent is None else idle_percent
+        for limit in self._limits.values():
+            if isinstance(limit, TargetLimit):
+                limit.apply(percent)
+
+    def join(self, pool: Pool, limits: Iterable[tuple[Hashable, int]], target: Hashable) -> None:
+        """A pool with these limits, each with a key that tells which it is, and 0 for none; `target` tells the server.
+
+        Joining again replaces the limits.
+        """
+        self.leave(pool)
+        for key, most in limits:
+            limit = self._limits.setdefault(key, SharedLimit(None))
+            limit.most = most or None
+            limit.pools.add(pool)
+        self._limits.setdefault(target, TargetLimit()).pools.add(pool)
+
+    def leave(self, pool: Pool) -> None:
+        """The pool is no more."""
+        for key, limit in list(self._limits.items()):
+            if pool in limit.pools:
+                limit.pools.discard(pool)
+                limit.claims.pop(pool, None)
+                self._settle(limit)
+            if not limit.pools:
+                del self._limits[key]
+
+    def of(self, pool: Pool) -> list[SharedLimit]:
+        """The limits that the pool shares."""
+        return [limit for limit in self._limits.values() if pool in limit.pools]
+
+    def target_of(self, pool: Pool) -> TargetLimit:
+        """The limit of the pool's server."""
+        return next(limit for limit in self.of(pool) if isinstance(limit, TargetLimit))
+
+    def is_full(self, pool: Pool) -> bool:
+        """Whether a limit is reached that the pool shares."""
+        return any(limit.full for limit in self.of(pool))
+
+    def admit(self, pool: Pool) -> bool:
+        """Whether the pool may open one more. If not, it is told by `open_more` when it may."""
+        limits = self.of(pool)
+        for limit in limits:
+            if limit.full and not self._evict(limit, pool):
+                limit.claims.setdefault(pool)
+                self._contend(limit)
+                return False
+        for limit in limits:
+            if limit.claims.pop(pool, 0) is None:
+                self._settle(limit)
+        return True
+
+    def withdraw(self, pool: Pool) -> None:
+        """The pool needs no more than it has."""
+        for limit in self._limits.values():
+            if limit.claims.pop(pool, 0) is None:
+                self._settle(limit)
+
+    def freed(self, pool: Pool) -> None:
+        """A connection of the pool is gone, or a limit has been raised: whoever has waited longest for it comes
+        first."""
+        for limit in self.of(pool):
+            for claimant in sorted(limit.claims, key=lambda other: other.waits_since or 0):
+                if limit.full:
+                    break
+                claimant.open_more()
+
+    def must_yield(self, pool: Pool, server: ServerConnection, now: float) -> bool:
+        """Whether the pool shall close this free server connection for another one."""
+        for limit in self.of(pool):
+            others = [claimant for claimant in limit.claims if claimant is not pool and claimant.waits_since]
+            if not others or not limit.full:
+                continue
+            first = min(others, key=lambda other: other.waits_since or 0)
+            if planner.must_yield(
+                limit=limit.most or 0,
+                pools=sum(1 for other in limit.pools if other.in_demand),
+                held=pool.held,
+                waits_since=pool.waits_since,
+                claimant_holds=first.held,
+                claimant_waits_since=first.waits_since or 0,
+                open_for=now - server.created,
+            ):
+                return True
+        return False
+
+    def close_idle(self, now: float, idle_after: float) -> None:
+        """Close what has been idle for so many seconds and is beyond `max_idle_connections_percent`."""
+        for limit in self._limits.values():
+            if not isinstance(limit, TargetLimit) or not limit.max_connections:
+                continue
+            idle = sorted(
+                (
+                    (server.idle_since, pool)
+                    for pool in limit.pools
+                    for server in pool.idle
+                    if now - server.idle_since >= idle_after
+                ),
+                key=lambda pair: pair[0],
+            )
+            surplus = planner.surplus_idle(
+                idle=len(idle), max_connections=limit.max_connections, percent=self.idle_percent
+            )
+            for _, pool in idle[:surplus]:
+                pool.close_longest_idle()
+
+    def _evict(self, limit: SharedLimit, pool: Pool) -> bool:
+        holders = [other for other in limit.pools if other is not pool and other.idle]
+        if not holders:
+            return False
+        longest = min(holders, key=lambda other: other.idle[0].idle_since)
+        logger.debug("%s: an idle server connection is closed for %s", longest.name, pool.name)
+        longest.close_longest_idle()
+        return True
+
+    def _contend(self, limit: SharedLimit) -> None:
+        for pool in limit.pools:
+            pool.contended = True
+
+    def _settle(self, limit: SharedLimit) -> None:
+        for pool in limit.pools:
+            pool.contended = any(other.claims for other in self.of(pool))

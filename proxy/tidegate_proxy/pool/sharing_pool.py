@@ -1,0 +1,70 @@
+"""What other pools know of a pool with which they share limits: how much it has, and how much it needs that."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from tidegate_proxy.core.borrowing import Borrowing
+from tidegate_proxy.core.server import ServerConnection
+from tidegate_proxy.errors import ProxyError
+
+
+class Waiter(Protocol):
+    """Who may wait for a server connection: a client, or a login that needs to ask the server something."""
+
+    def server_granted(self, server: ServerConnection) -> None:
+        """Here it is."""
+
+    def borrow_failed(self, error: ProxyError) -> None:
+        """There will be none."""
+
+
+class SharingPool(Borrowing):
+    """The state of a pool that decisions about shared limits are made from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Clients that have logged in.
+        self.clients = 0
+        self._servers: set[ServerConnection] = set()
+        # Each with what ends its wait, and since when it waits; the first has waited longest.
+        self._waiting: dict[Waiter, tuple[asyncio.TimerHandle, float]] = {}
+        self._opening = 0
+        self._closed = False
+        self._contended = False
+
+    @property
+    def contended(self) -> bool:
+        """Whether some pool waits for a place under a limit that this one shares."""
+        return self._contended
+
+    @contended.setter
+    def contended(self, contended: bool) -> None:
+        self._contended = contended
+        self.busy = self._closed or contended or bool(self._waiting)
+
+    @property
+    def held(self) -> int:
+        """How many server connections there are and are being opened."""
+        return len(self._servers) + self._opening
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when the first client waits, in seconds of the event loop; None if none does."""
+        return next(iter(self._waiting.values()))[1] if self._waiting else None
+
+    @property
+    def in_demand(self) -> bool:
+        """Whether anybody uses a server connection, or would like to."""
+        return bool(self._waiting) or self.held > len(self.idle)
+
+    def close_longest_idle(self) -> None:
+        """Close one idle server connection."""
+        server = self.idle.pop(0)
+        self._servers.discard(server)
+        server.close()
+
+    def open_more(self) -> None:
+        """Open as many server connections as are needed and allowed."""
+        raise NotImplementedError
