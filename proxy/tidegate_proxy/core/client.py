@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from tidegate_proxy.core.codes import (
     BEGINS,
+    COPY_DONE_IN_REQUEST,
     FROM_CLIENT,
     MAX_SHORT_MESSAGE,
     NAMES_STATEMENT,
@@ -326,7 +327,7 @@ class ClientConnection:
             elif kind == SYNC:
                 if end > size:
                     break
-                if server.copy_in and COPY_DONE not in server.owed:
+                if server.copy_in and not server.copy_is_ended:
                     server.sync_ignored()
                 else:
                     server.owed.append(SYNC)
@@ -363,7 +364,9 @@ class ClientConnection:
                 self.unsynced = self._bound = False
             elif kind in (COPY_DONE, COPY_FAIL):
                 # Outside of any request the server drops it without a word.
-                if server.owed or self.unsynced:
+                if self.unsynced:
+                    server.owed.append(COPY_DONE_IN_REQUEST)
+                elif server.owed:
                     server.owed.append(COPY_DONE)
             elif kind == FLUSH and length != 4:
                 # PostgreSQL would now wait for a Sync, as after an error in a request.
@@ -553,11 +556,12 @@ class ClientConnection:
         if self.draining:
             self.shut_down()
 
-    def server_lost(self, error: ProxyError, requests: int, *, in_transaction: bool, mid_message: bool) -> None:
+    def server_lost(self, error: ProxyError, requests: int | None, *, in_transaction: bool, mid_message: bool) -> None:
         """The server connection broke; `requests` were not answered. The client stays, if it can go on at all.
 
-        Only what was in flight fails. A client in the midst of a message from the server cannot be told anything, and
-        one that had pinned state on the connection must not go on as if it were still there.
+        Only what was in flight fails. A client in the midst of a message from the server cannot be told anything. One
+        that had pinned state on the connection must not go on as if it were still there, nor one of whose requests
+        nobody knows how many were answered (None): it would take one answer for another.
         """
         self.server = None
         self.waits_for_answers = self._blocked = False
@@ -566,7 +570,7 @@ class ClientConnection:
         if mid_message:
             self.transport.abort()
             return
-        if self.session.pins or self.keeps_server or self.draining:
+        if requests is None or self.session.pins or self.keeps_server or self.draining:
             self.fail(error)
             return
         answer = encode.error_response(error, fatal=False)

@@ -44,6 +44,10 @@ QUERY_AFTER_EXTENDED: Final = ord("q")
 """Owed: the ReadyForQuery of a Query or FunctionCall that was sent without a Sync behind extended-protocol messages. If
 one of those fails, PostgreSQL passes over it, and everything else up to a Sync."""
 
+COPY_DONE_IN_REQUEST: Final = ord("k")
+"""Among what is owed: a CopyDone or CopyFail that was sent without a Sync behind extended-protocol messages. It ends a
+copy of that request, and so must not be taken for a late one of the request before."""
+
 UNKNOWN: Final = 0
 FORWARDED: Final = 1
 READ: Final = 2

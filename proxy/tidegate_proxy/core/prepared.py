@@ -33,7 +33,9 @@ _pack_length = Struct(">I").pack
 
 # Below that many on a server connection their order does not matter yet.
 _FEW = MAX_PREPARED // 2
-_EMPTY_STATEMENT = b"\0\0\0"
+# It draws the same ParseComplete and costs the server next to nothing. (An empty one would be accepted in a failed
+# transaction, too.)
+_ANY_STATEMENT = b"SHOW server_version\0\0\0"
 _CLOSE_NOTHING = encode.close_statement(NOBODYS)
 
 
@@ -180,7 +182,7 @@ class ClientStatements:
             server.owed.append(ParseToken(swallow=True))
             server.owed.append(ParseToken())
             server.stray_names.append(name)
-            taken = _parse_message(name, _EMPTY_STATEMENT)
+            taken = _parse_message(name, _ANY_STATEMENT)
             return (before, taken, taken)
         context = self._watch.statement_context
         if context is None:
@@ -194,12 +196,11 @@ class ClientStatements:
             self._named.pop(name, None)
 
         if statement.name in server.prepared and not self._is_doubtful(server, statement):
-            # An empty statement draws the same ParseComplete and costs the server next to nothing.
             self.unnamed_there = False
             token = ParseToken(undo=undo)
             self._fresh[name] = (token, server.request)
             server.owed.append(token)
-            return (before, _parse_message(b"", _EMPTY_STATEMENT))
+            return (before, _parse_message(b"", _ANY_STATEMENT))
         out = [before]
         token = ParseToken(statement, undo=undo)
         self._fresh[name] = (token, server.request)
@@ -312,7 +313,7 @@ class ClientStatements:
         """It was deallocated by SQL."""
         self._named.pop(name, None)
 
-    def forget_all(self) -> None:
-        """DEALLOCATE ALL or DISCARD ALL was run."""
-        self._named.clear()
-        self._fresh.clear()
+    def forget_all(self, server: ServerConnection) -> None:
+        """DEALLOCATE ALL or DISCARD ALL was run, before what the server still owes."""
+        self._fresh = {name: fresh for name, fresh in self._fresh.items() if fresh[0] in server.owed}
+        self._named = {name: statement for name, statement in self._named.items() if name in self._fresh}

@@ -12,7 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
-from tidegate_proxy.core.codes import FORWARDED, FROM_SERVER, QUERY_AFTER_EXTENDED, READ_TAGS, UNKNOWN
+from tidegate_proxy.core.codes import (
+    COPY_DONE_IN_REQUEST,
+    FORWARDED,
+    FROM_SERVER,
+    QUERY_AFTER_EXTENDED,
+    READ_TAGS,
+    UNKNOWN,
+)
 from tidegate_proxy.core.statements import NAME_PREFIX, NOBODYS, CloseToken, InternalQuery, ParseToken, Statement
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ServerProtocolError, TargetUnavailableError
 from tidegate_proxy.protocol import decode, encode
@@ -51,6 +58,10 @@ _PROBE = encode.sync() + encode.query(b"")
 
 # What our own messages that clear up what is owed wait for.
 _ENDS_EXECUTE = frozenset({COMMAND_COMPLETE, EMPTY_QUERY_RESPONSE, PORTAL_SUSPENDED})
+
+# Owed, but without an answer.
+_ENDS_COPY = frozenset({COPY_DONE, COPY_DONE_IN_REQUEST})
+_NO_REQUEST = _ENDS_COPY | {FLUSH}
 
 _NOTHING, _MARKED, _LAST_READY, _PROBED = range(4)
 
@@ -342,9 +353,11 @@ class ServerConnection:
 
     def _read_tag(self, tag: bytes) -> None:
         if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
-            self.prepared.clear()
+            # What is parsed after it in the same request is there all the same.
+            later = {token.statement for token in self.owed if isinstance(token, ParseToken)}
+            self.prepared = {name: kept for name, kept in self.prepared.items() if kept in later}
             if self.client is not None:
-                self.client.statements.forget_all()
+                self.client.statements.forget_all(self)
                 if tag == b"DISCARD ALL\0":
                     self.sequences_of, self.sequences_used = self.client.pid, False
                     self.client.session.all_discarded()
@@ -369,7 +382,7 @@ class ServerConnection:
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed
-        while owed and owed[0] == COPY_DONE:
+        while owed and owed[0] in _ENDS_COPY:
             owed.popleft()
         return owed.popleft() if owed and isinstance(owed[0], (ParseToken, CloseToken)) else None
 
@@ -398,14 +411,14 @@ class ServerConnection:
                 self.client.statistics.errors += 1
         if self.client is None and not self.owed and not self.abandoned:
             self._violation(ERROR_RESPONSE)
-        elif not (in_copy or self._settling or self._internal):
+        elif not (self._settling or self._internal or (in_copy and self.uncertain)):
             request = self._next_request
             if request == QUERY_AFTER_EXTENDED:
                 if self.client is not None and self.client.mid_message:
                     self.probe_due = True
                 else:
                     self.probe()
-            elif request is None and self.client is not None and self.client.unsynced:
+            elif request is None and not in_copy and self.client is not None and self.client.unsynced:
                 self.client.passed_over()
         return True
 
@@ -414,11 +427,11 @@ class ServerConnection:
         self.copy_in = True
         before = list(self.owed)
         self.owed.clear()
-        request = next((token for token in before if token != COPY_DONE), None)
+        request = next((token for token in before if token not in _ENDS_COPY), None)
         extended = request == SYNC
         if not extended and before:
             self.owed.append(before.pop(0))
-        while before and before[0] != COPY_DONE:
+        while before and before[0] not in _ENDS_COPY:
             token = before.pop(0)
             if token == SYNC:
                 self._copy_syncs_dropped = True
@@ -450,15 +463,17 @@ class ServerConnection:
                 self.fail(ServerProtocolError("the state of the server connection cannot be told"))
             return
         if self._settling == _LAST_READY:
+            client = self.client
+            requests = sum(1 for token in owed if isinstance(token, int) and token not in _ENDS_COPY)
+            passed_over = bool(self._held_ready) and self._probed < requests
+            if passed_over and client is not None:
+                # It came after what was skipped, so it is taken back first.
+                client.statements.query_passed_over()
             # Whatever was still thought to be owed was skipped.
             self._undo([token for token in owed if isinstance(token, (ParseToken, CloseToken))])
-            client = self.client
             if self._held_ready:
-                passed_over = self._probed < sum(1 for token in owed if isinstance(token, int) and token != COPY_DONE)
-                if passed_over and client is not None:
-                    client.statements.query_passed_over()
-                    if SYNC not in owed:
-                        client.passed_over()
+                if passed_over and client is not None and SYNC not in owed:
+                    client.passed_over()
                 self._held_ready = b""
             owed.clear()
             self._settling = _NOTHING
@@ -474,7 +489,7 @@ class ServerConnection:
         while owed:
             token = owed.popleft()
             if isinstance(token, int):
-                if token != COPY_DONE:
+                if token != COPY_DONE and token != COPY_DONE_IN_REQUEST:
                     answered = True
                     if token == FLUSH:
                         ends_preparing = True
@@ -517,7 +532,7 @@ class ServerConnection:
     @property
     def _next_request(self) -> int | None:
         """What the next ReadyForQuery answers, if that is a request of the client's."""
-        return next((token for token in self.owed if isinstance(token, int) and token != COPY_DONE), None)
+        return next((token for token in self.owed if isinstance(token, int) and token not in _ENDS_COPY), None)
 
     @property
     def _answers_flush(self) -> bool:
@@ -629,6 +644,11 @@ class ServerConnection:
         return self._skip > 0
 
     @property
+    def copy_is_ended(self) -> bool:
+        """Whether the client has sent the end of some copy that the server has not answered yet."""
+        return COPY_DONE in self.owed or COPY_DONE_IN_REQUEST in self.owed
+
+    @property
     def can_end_preparing(self) -> bool:
         """Whether no transaction is open, nor may be opened by anything that is not answered yet."""
         return (
@@ -665,7 +685,7 @@ class ServerConnection:
     def answering(self) -> bool:
         """Whether the server has all it needs to answer. It may keep a ParseComplete to itself until a Sync."""
         return self.flushed > 0 or any(
-            isinstance(token, (int, InternalQuery)) and token != COPY_DONE for token in self.owed
+            isinstance(token, (int, InternalQuery)) and token not in _ENDS_COPY for token in self.owed
         )
 
     def look_again(self) -> None:
@@ -806,8 +826,8 @@ class ServerConnection:
         self.owner.server_lost(self)
         if client is not None:
             client.statistics.requests += self.request - self.counted
-            requests = sum(1 for token in self.owed if isinstance(token, int) and token not in (COPY_DONE, FLUSH))
-            if self._settling and self._settling != _PROBED and not self._held_ready:
-                requests -= 1  # our own
+            requests: int | None = None
+            if not (self.uncertain or self._settling):
+                requests = sum(1 for token in self.owed if isinstance(token, int) and token not in _NO_REQUEST)
             self._undo([token for token in self.owed if isinstance(token, (ParseToken, CloseToken))])
             client.server_lost(error, requests, in_transaction=self.status != IDLE, mid_message=self.mid_message)

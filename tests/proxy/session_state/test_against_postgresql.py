@@ -14,6 +14,7 @@ END = encode.copy_fail("end") + S + Q("")
 LOOK = Q("SELECT current_setting('work_mem')")
 CLOSE = encode.close_statement(b"")
 DONE = encode.message(wire.COPY_DONE, b"")
+BAD = encode.message(wire.COPY_DATA, b"no number\n")
 SET = Q("SET work_mem TO '77MB'")
 
 
@@ -56,6 +57,38 @@ SCRIPTS = {
     ],
     "two COPY at once": [(run(b"COPY ints FROM STDIN") + DONE + S) * 2],
     "unnamed statement behind a Query passed over": [run(b"SELECT 1/0") + Q("SELECT 1") + S + bind() + S],
+    "unnamed statement skipped before a Query passed over": [
+        run(b"SELECT 1/0") + parse(b"", b"INSERT INTO ints VALUES (1)") + Q("SELECT 1") + S + bind() + execute() + S,
+        Q("SELECT count(*) FROM ints"),
+    ],
+    "bad COPY data, then a Query": [run(b"COPY ints FROM STDIN") + BAD + Q("SELECT 1") + S, Q("SELECT 2")],
+    "bad COPY data, then two": [run(b"COPY ints FROM STDIN") + BAD + Q("SELECT 1") + Q("SELECT 2") + S, Q("SELECT 3")],
+    "bad COPY data, then a Query, in a Query": [CLOSE + Q("COPY ints FROM STDIN") + BAD + DONE, Q("SELECT 2")],
+    "CopyDone ahead of time": [
+        parse(b"k", b"COPY ints FROM STDIN") + S,
+        Q("SELECT 1") + bind(b"", b"k") + execute() + DONE + S,
+        Q("SELECT 2"),
+    ],
+    "Parse in a failed transaction": [
+        parse(b"s", b"SELECT 1") + S,
+        Q("BEGIN"),
+        Q("SELECT 1/0"),
+        parse(b"t", b"SELECT 1") + S,
+        parse(b"s", b"SELECT 1") + S,
+        Q("ROLLBACK"),
+        parse(b"t", b"SELECT 1") + bind(b"", b"t") + execute() + S,
+    ],
+    "DEALLOCATE ALL, then Parse, in one request": [
+        parse(b"r", b"SELECT 1") + S,
+        run(b"DEALLOCATE ALL") + parse(b"s", b"SELECT 1") + parse(b"t", b"SELECT 2") + S,
+        bind(b"", b"s") + execute() + bind(b"", b"t") + execute() + S,
+        bind(b"", b"r") + execute() + S,
+    ],
+    "DISCARD ALL, then Parse, in one request": [
+        parse(b"r", b"SELECT 1") + S,
+        run(b"SELECT 1") + S + run(b"DISCARD ALL") + parse(b"s", b"SELECT 1") + parse(b"t", b"SELECT 2") + S,
+        bind(b"", b"s") + execute() + bind(b"", b"t") + execute() + S,
+    ],
     "EXECUTE of a Parse that is skipped": [bind(b"", b"nobody") + parse(b"s", b"SELECT 1") + S + Q("EXECUTE s")],
     "no unnamed statement in a savepoint": [
         parse(b"s", b"SELECT 1") + S,
@@ -133,3 +166,12 @@ def test_the_probe_waits_for_the_end_of_a_message(narrow_proxy: ProxyProcess, cu
         one.send(late[cut:] + S + Q("SELECT 2"))
         assert one.kinds_until() == "Z"
         assert one.kinds_until() == "TDCZ"
+
+
+def test_a_query_in_the_midst_of_copy_waits_for_a_later_sync(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one:
+        one.query("CREATE TABLE ints (n int)")
+        one.send(run(b"COPY ints FROM STDIN") + BAD + Q("SELECT 1"))
+        assert one.kinds_until("E") == "12GE"
+        one.send(S + Q("SELECT 2"))
+        assert [one.kinds_until(), one.kinds_until()] == ["Z", "TDCZ"]
