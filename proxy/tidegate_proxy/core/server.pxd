@@ -46,6 +46,7 @@ cdef class ServerConnection:
     cdef public Py_ssize_t flushed
     cdef public bint ends_preparing
     cdef public bint probe_due
+    cdef public bint ends_pipeline
     cdef public dict reported
     cdef public object fatal
     cdef public bint closing

@@ -56,6 +56,11 @@ _SETTLE = encode.query(b"SELECT 1 AS " + _MARKER)
 # A Sync that ends the passing over, if there is any, and an empty query, which PostgreSQL answers in every state.
 _PROBE = encode.sync() + encode.query(b"")
 
+# PostgreSQL 18 takes a simple query behind extended-protocol messages for a part of their pipeline, and its end for the
+# pipeline's: after a bare Sync it refuses whatever comes next (XX000, "unexpected state STARTED"). A Parse and its Sync
+# end that, or are what is refused.
+_END_PIPELINE = encode.parse(b"", b"SHOW server_version", b"\0\0") + encode.sync()
+
 # What our own messages that clear up what is owed wait for.
 _ENDS_EXECUTE = frozenset({COMMAND_COMPLETE, EMPTY_QUERY_RESPONSE, PORTAL_SUSPENDED})
 
@@ -172,6 +177,8 @@ class ServerConnection:
         self._probed = 0
         # It is to be probed, once the message is complete that the client is sending.
         self.probe_due = False
+        # A simple query behind extended-protocol messages was answered since the pipeline was last ended.
+        self.ends_pipeline = False
         self._waiters: list[asyncio.Future[None]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -494,6 +501,8 @@ class ServerConnection:
                     if token == FLUSH:
                         ends_preparing = True
                         self.ends_preparing = False
+                    elif token == QUERY_AFTER_EXTENDED:
+                        self.ends_pipeline = True
                     if self.deallocating:
                         self.deallocating.clear()
                     break
@@ -594,6 +603,9 @@ class ServerConnection:
                 return
             if self.owed:
                 return
+            if self.ends_pipeline and self.status == IDLE:
+                self.end_pipeline()
+                return
             if self.stray_names and self.status == IDLE:
                 self.close_strays()
                 return
@@ -610,6 +622,12 @@ class ServerConnection:
                 self.transport.write(encode.query(check.sql()))
                 return
         self.release_if_done()
+
+    def end_pipeline(self) -> None:
+        """Let no later Sync find a pipeline that a simple query has ended."""
+        self.ends_pipeline = False
+        self.begin_internal(_nothing)
+        self.transport.write(_END_PIPELINE)
 
     def close_strays(self) -> None:
         """Close what may be prepared here and is in nobody's books."""

@@ -53,6 +53,9 @@ async def reset(
         await server.all_answered()
     if server.status != IDLE:
         await server.run("ROLLBACK")
+    if server.ends_pipeline:
+        server.end_pipeline()
+        await server.all_answered()
     if server.stray_names:
         server.close_strays()
         await server.all_answered()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from tests.support.proxy import StartProxy
+from tests.support.proxy import ProxyProcess, StartProxy
 from tests.support.rawclient import RawClient, bind, execute, parse
 
 from tidegate_proxy.protocol import encode
@@ -81,6 +81,24 @@ def test_answers_are_those_of_postgresql(start_proxy: StartProxy, name: str, ses
         expected, got = (list(answers(client)) for client in (direct, one))
         assert got == expected
         assert [body[6:] for kind, body in two.query("SHOW work_mem") if kind == "D"] == [b"7MB"]
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+def test_postgresql_18_stays_usable_for_others(narrow_proxy: ProxyProcess, vanishes: bool) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.send(extended(b"SELECT 1") + simple("SELECT 2") + encode.sync())
+        if vanishes:
+            one.socket.close()
+        else:
+            assert [one.kinds_until(), one.kinds_until()] == ["12DCTDCZ", "Z"]
+        for _ in range(2):
+            assert [kind for kind, _ in two.query("SELECT 4")] == ["T", "D", "C", "Z"]
+    with RawClient(narrow_proxy.parameters) as one:
+        one.query("LISTEN pinned")
+        one.send(extended(b"SELECT 1") + simple("SELECT 2"))
+        one.read_until()
+        one.send(encode.sync() + simple("SELECT 4"))
+        assert [one.kinds_until(), one.kinds_until()] == ["Z", "TDCZ"]
 
 
 def answers(client: RawClient) -> itertools.chain[tuple[str, bytes]]:
