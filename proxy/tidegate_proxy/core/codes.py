@@ -92,5 +92,8 @@ READ_TAGS: Final = bytes(letter in b"ACDIM" for letter in range(256))
 """First letters of the command tags that say something of the session: ALTER, COPY, CREATE, DEALLOCATE, DISCARD, DROP,
 INSERT, MERGE."""
 
+NOBODYS_VALUES: Final = -1
+"""In ServerConnection.sequences_of: no client has used it since it was opened, or everything was discarded."""
+
 MAX_PREPARED: Final = 200
 """Statements that stay prepared on one server connection; PgBouncer's max_prepared_statements has the same default."""

@@ -165,8 +165,8 @@ class ClientStatements:
         suspect = is_suspect(text)
         suspicion = self._watch.examine(server, text) if suspect else None
         before = b""
-        if suspicion is not None and suspicion.reads_sequence:
-            before = self._watch.sequences.read(server, text)
+        if suspicion is not None:
+            before = self._watch.sequences_ahead(server, suspicion, text)
         if not name:
             out = [before] if before else []
             sent = self.by_server_name(server, text, out, apart=False) if suspect else text

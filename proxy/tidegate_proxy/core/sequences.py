@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tidegate_proxy.core.codes import NOBODYS_VALUES
 from tidegate_proxy.core.statements import AnswersFirst, InternalQuery
 from tidegate_proxy.core.suspect import SEQUENCE
 from tidegate_proxy.errors import ClientProtocolError
@@ -35,12 +36,12 @@ class SequenceUse:
         self._server = 0
         # An INSERT was run in the transaction under way.
         self._used = False
+        # Server processes on which nothing is left since the client discarded everything; None while it has not.
+        self._discarded_on: set[int] | None = None
 
     def used(self, server: ServerConnection) -> None:
         """An INSERT, MERGE or COPY was run, which may have called nextval."""
         self._server = server.pid
-        if server.last_client in (0, self._client.pid):
-            server.sequences_of = self._client.pid
         self._used = server.sequences_used = True
         if self._client.owner.pins_sequences:
             self._client.watch.pin(SEQUENCE)
@@ -56,10 +57,27 @@ class SequenceUse:
         Returns: what goes ahead of the client's first message.
         """
         if server.sequences_used:
-            discard = server.sequences_of != self._client.pid or self._server != server.pid
-        elif server.sequences_of == self._client.pid:
+            discard = self._is_foreign(server) or self._server != server.pid
+        elif not self._is_foreign(server):
             discard = False
         return self._discard(server) if discard else b""
+
+    def _is_foreign(self, server: ServerConnection) -> bool:
+        """Whether a value there may be another client's, or one that this client has discarded elsewhere."""
+        if server.sequences_of not in (NOBODYS_VALUES, self._client.pid):
+            return True
+        return self._discarded_on is not None and server.pid not in self._discarded_on
+
+    def taken(self, server: ServerConnection) -> bytes:
+        """nextval or setval is about to be called, after which its values are the client's to ask for.
+
+        Returns: what goes ahead of it. Raises: AnswersFirst.
+        """
+        if self._used or self._client.unsynced or not self._is_foreign(server):
+            return b""
+        if not server.owes_nothing_to_client:
+            raise AnswersFirst
+        return b"" if server.status == IN_FAILED_TRANSACTION else self._discard(server)
 
     def read(self, server: ServerConnection, text: bytes) -> bytes:
         """currval or lastval is about to be called.
@@ -68,30 +86,35 @@ class SequenceUse:
         told and nothing can be sent ahead.
         """
         client = self._client
-        if SEQUENCE in client.session.pins or self._used or server.status == IN_FAILED_TRANSACTION:
-            client.owner.sequences_are_read(client)
-            return b""
         # In a pool where nobody has read them so far they may be another's.
-        foreign = server.sequences_of != client.pid
+        foreign = self._is_foreign(server)
         if foreign and not client.unsynced and not server.owes_nothing_to_client:
             raise AnswersFirst
         client.owner.sequences_are_read(client)
-        if foreign and client.unsynced:
+        failed = server.status == IN_FAILED_TRANSACTION
+        if failed and b";" not in text.rstrip(b"; \t\r\n\f\v"):
+            return b""  # it fails
+        if foreign and (client.unsynced or failed):
             raise ClientProtocolError(
                 "the value of a sequence that another client has used cannot be told apart here",
                 sqlstate="55000",
                 hint="This can happen once, when currval or lastval are first used: repeat the transaction.",
             )
-        if self._server and b"insert" not in text.lower():
+        pinned = SEQUENCE in client.session.pins
+        if self._server and not (pinned or self._used or failed or b"insert" in text.lower()):
             client.owner.pins_sequences = True
+        # In a transaction that has taken some already they are lost with it, and the server says that there is none.
         return self._discard(server) if foreign else b""
 
-    def forgotten(self) -> None:
+    def forgotten(self, server: ServerConnection) -> None:
         """The client has discarded them."""
         self._server = 0
+        self._discarded_on = {server.pid}
 
     def _discard(self, server: ServerConnection) -> bytes:
         server.sequences_of = self._client.pid
         server.sequences_used = False
+        if self._discarded_on is not None:
+            self._discarded_on.add(server.pid)
         server.begin_internal(_nothing)
         return _DISCARD

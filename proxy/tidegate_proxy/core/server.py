@@ -16,6 +16,7 @@ from tidegate_proxy.core.codes import (
     COPY_DONE_IN_REQUEST,
     FORWARDED,
     FROM_SERVER,
+    NOBODYS_VALUES,
     QUERY_AFTER_EXTENDED,
     READ_TAGS,
     UNKNOWN,
@@ -143,8 +144,8 @@ class ServerConnection:
         self.deallocating: list[tuple[bytes, Statement] | None] = []
         # The client that used it last.
         self.last_client = 0
-        # The only client whose nextval may have left a value here, so far as anybody knows; 0 for none.
-        self.sequences_of = 0
+        # The only client whose nextval may have left a value here; 0 where anybody's may.
+        self.sequences_of = NOBODYS_VALUES
         # An INSERT was run since they were last discarded.
         self.sequences_used = False
         # Something was done that no clean-up undoes: closed, not reused, when its client is done.
@@ -368,7 +369,7 @@ class ServerConnection:
                 if tag == b"DISCARD ALL\0":
                     self.sequences_of, self.sequences_used = self.client.pid, False
                     self.client.session.all_discarded()
-                    self.client.watch.sequences.forgotten()
+                    self.client.watch.sequences.forgotten(self)
         elif tag == b"DEALLOCATE\0" and self.deallocating:
             deallocated = self.deallocating.pop(0)
             if deallocated is not None:
@@ -385,7 +386,7 @@ class ServerConnection:
             if self.client is not None:
                 self.sequences_of = self.client.pid
                 self.client.session.sequences_forgotten()
-                self.client.watch.sequences.forgotten()
+                self.client.watch.sequences.forgotten(self)
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed
@@ -720,7 +721,7 @@ class ServerConnection:
         self.last_client = client.pid
         if self.sequences_of != client.pid:
             # It may have used some, unseen.
-            self.sequences_of = 0
+            self.sequences_of = client.pid if self.sequences_of == NOBODYS_VALUES else 0
         if client.write_blocked:
             self.transport.resume_reading()
         client.server_detached()

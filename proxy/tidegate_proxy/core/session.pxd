@@ -11,6 +11,7 @@ cdef class Session:
     cdef bint _reset_all
     cdef public bint asked
     cdef int _unanswered
+    cdef bint _asked_again
     cdef object _context
 
     cpdef something_ran(self)

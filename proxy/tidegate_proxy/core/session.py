@@ -17,6 +17,8 @@ from tidegate_proxy.core.suspect import (
     Suspicion,
 )
 
+_QUERY_CANCELED = "57014"
+
 # They change nothing about what a statement's text means, so clients that differ in them share prepared statements.
 _OF_MEANING = frozenset({LIBRARY, OPAQUE, TEMPORARY, UNREADABLE})
 """Pins while which a text may mean something else than it means to others."""
@@ -62,6 +64,8 @@ class Session:
         self._reset_all = False
         self.asked = True
         self._unanswered = 0
+        # The latest question was cancelled and asked again.
+        self._asked_again = False
         self._context: bytes | None = None
 
     @property
@@ -148,13 +152,20 @@ class Session:
         """
         self._unanswered -= 1
         if query.error is not None:
-            # Cancelled, say, or timed out: whatever was asked about may be there. It is asked again.
+            if query.error.get("C") == _QUERY_CANCELED and not self._asked_again:
+                # A CancelRequest was meant for the client's own statement and came late. Once only: with a very short
+                # statement_timeout the question fails in the same way each time.
+                self._asked_again = True
+                self._ask_again(check)
+                return applied
+            # Timed out, say: whatever was asked about may be there. It is asked again.
             self.pins |= set(check.kinds)
             # Some parameters may not be read by everyone. What they are now is anybody's guess.
             if check.names:
                 self.pins.add(UNREADABLE)
                 self._kept.clear()
             return applied
+        self._asked_again = False
         if check.in_advance and self.failed:
             # The one statement that was asked about changed nothing.
             return applied
@@ -184,6 +195,14 @@ class Session:
         if not self.pins:
             self._kept.clear()
         return self.parameters if applied == self.parameters else applied
+
+    def _ask_again(self, check: Check) -> None:
+        self.asked = False
+        # What was set and what was reset is not told apart any longer, so all that was changed is asked for.
+        self.failed = True
+        self._ask |= set(check.kinds)
+        self._set |= set(check.names) - check.unnamed - check.reset
+        self._reset |= check.reset
 
     def _pin_if_all_is_temporary(self) -> None:
         """With pg_temp in the search path, nothing in a statement's text says that a table is a temporary one."""

@@ -11,6 +11,7 @@ from tidegate_proxy.core.suspect import (
     ANYTHING,
     LIBRARY,
     OPAQUE,
+    SEQUENCE,
     Suspicion,
     examine,
     examine_part,
@@ -145,8 +146,9 @@ class SessionWatch:
         first = server.status == IDLE and not self._client.unsynced and server.owes_nothing_to_client
         if suspicion is not None:
             self.suspect(suspicion)
-            if suspicion.reads_sequence:
-                out.append(self.sequences.read(server, text))
+            ahead = self.sequences_ahead(server, suspicion, text)
+            if ahead:
+                out.append(ahead)
         if not self._client.unsynced:
             renamed = statements.by_server_name(server, text, out, apart=True)
             if renamed is not text:
@@ -159,6 +161,12 @@ class SessionWatch:
             if check is not None:
                 server.ask(self._client, check)
                 out.append(encode.query(check.sql()))
+
+    def sequences_ahead(self, server: ServerConnection, suspicion: Suspicion, text: bytes) -> bytes:
+        """What goes ahead of a statement because of the sequences that it uses; see SequenceUse.read."""
+        if suspicion.reads_sequence:
+            return self.sequences.read(server, text)
+        return self.sequences.taken(server) if SEQUENCE in suspicion.pins else b""
 
     def function_call(self, function: bytes) -> None:
         """A FunctionCall of the function with this object id, four bytes as they are sent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from tidegate_proxy.core.codes import NOBODYS_VALUES
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.wire import COPY_DONE, EXECUTE, IDLE, SYNC
@@ -65,5 +66,5 @@ async def reset(
             return False
         server.prepared.clear()
         server.applied = {}
-        server.sequences_of, server.sequences_used = 0, False
+        server.sequences_of, server.sequences_used = NOBODYS_VALUES, False
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.proxy import ProxyProcess
+from tests.support.proxy import ProxyProcess, StartProxy
 from tests.support.rawclient import RawClient, bind, describe, execute, parse
 
 from tidegate_proxy.protocol import encode, wire
@@ -155,6 +155,52 @@ def test_numbers_taken_out_of_sight(narrow_proxy: ProxyProcess, taken: str) -> N
     with RawClient(narrow_proxy.parameters) as three:
         three.send(run(b"SELECT 1") + run(b"SELECT lastval()") + S)
         assert three.error_until()["C"] == "55000"
+
+
+HIDDEN = "CREATE FUNCTION hidden() RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('s') $$"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ["BEGIN", "SELECT 1/0", "ROLLBACK; SELECT lastval()"],
+        ["BEGIN; SAVEPOINT a", "SELECT 1/0", "ROLLBACK TO a; SELECT lastval()"],
+        ["BEGIN", "INSERT INTO ints VALUES (1)", "SELECT lastval()"],
+        ["INSERT INTO ints VALUES (1)", "SELECT lastval()"],
+        ["SELECT nextval('mine')", "SELECT currval('s')"],
+        ["BEGIN", "INSERT INTO ints VALUES (1)", "SELECT nextval('mine')", "SELECT currval('s')"],
+        ["BEGIN", "SELECT setval('mine', 5, false); SELECT lastval()"],
+    ],
+)
+@pytest.mark.parametrize("between", [False, True])
+def test_numbers_that_a_function_took_are_never_anothers(
+    narrow_proxy: ProxyProcess, script: list[str], between: bool
+) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.query(f"CREATE SEQUENCE s; CREATE SEQUENCE mine; CREATE TABLE ints (n int); {HIDDEN}")
+        one.query("SELECT hidden()")
+        if between:
+            two.query("SELECT 1")
+        for statement in script[:-1]:
+            two.query(statement)
+        two.send(Q(script[-1]))
+        assert two.error_until("E")["C"] == "55000"
+
+
+def test_numbers_discarded_on_another_server_connection_stay_discarded(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=2)
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
+        one.query(f"CREATE SEQUENCE s; {HIDDEN}")
+        one.query("SELECT hidden()")
+        two.query("BEGIN")
+        one.query("DISCARD SEQUENCES")
+        one.query("BEGIN")
+        two.query("COMMIT")
+        one.query("COMMIT")
+        for _ in range(2):
+            one.send(Q("SELECT lastval()"))
+            assert one.error_until()["C"] == "55000"
+            two.query("BEGIN")
 
 
 @pytest.mark.parametrize("cut", [9, 10, 11])

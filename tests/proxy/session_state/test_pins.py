@@ -344,6 +344,26 @@ def test_a_check_that_is_cancelled_leaves_nothing_to_others(narrow_proxy: ProxyP
             assert_waits_until(narrow_proxy, one, "SELECT pg_advisory_unlock_all()")
 
 
+def test_a_question_that_is_cancelled_is_asked_again(narrow_proxy: ProxyProcess) -> None:
+    with (
+        RawClient(narrow_proxy.parameters) as one,
+        RawClient(narrow_proxy.parameters) as two,
+        narrow_proxy.database.server.connect(dbname=narrow_proxy.database.name) as locking,
+        narrow_proxy.database.server.connect() as admin,
+    ):
+        with locking.transaction():
+            # The question about temporary objects has to wait.
+            locking.execute("LOCK TABLE pg_catalog.pg_depend")
+            one.query("SET work_mem TO '1234kB'; SELECT 1 AS temp")
+            waiting = (
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = %s"
+            )
+            eventually(lambda: admin.execute(waiting, [narrow_proxy.database.user]).fetchall() == [(True,)])
+        for client, work_mem in ((two, b"4MB"), (one, b"1234kB")):
+            assert [body[6:] for kind, body in client.query("SHOW work_mem") if kind == "D"] == [work_mem]
+    assert "pinned" not in narrow_proxy.log
+
+
 def test_notifications_between_other_answers_all_arrive(start_proxy: StartProxy) -> None:
     proxy = start_proxy(default_pool_size=2)
     with RawClient(proxy.parameters) as listener, RawClient(proxy.parameters) as sender:
