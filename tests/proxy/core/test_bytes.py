@@ -184,7 +184,7 @@ SCRIPTS: dict[str, tuple[list[Step], bytes, bytes]] = {
         + execute()
         + encode.close_statement(b"tidegate_none")
         + encode.sync()
-        + parse(b"", b"")
+        + parse(b"", b"SHOW server_version")
         + encode.sync(),
     ),
     "COPY from the client": (
