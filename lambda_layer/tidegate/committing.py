@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.errors import error_from_result
-from psycopg.generators import execute
+from psycopg.generators import execute, fetch_many, send
 from psycopg.pq import ExecStatus
-from psycopg.pq.abc import PGconn, PGresult
-from psycopg.waiting import Ready, Wait
+from psycopg.pq.abc import PGresult
 
 from .connection import AnyConnection
 from .deadline import Protocol
@@ -70,59 +68,37 @@ class Commit:
             pgconn.send_query(b"COMMIT")
             _require_success((yield from execute(pgconn))[-1], conn)
             return
+        failed: PGresult | None = None
         pgconn.enter_pipeline_mode()
         pgconn.send_query_params(_QUESTION, None)
         pgconn.send_flush_request()
         pgconn.send_query_params(b"COMMIT", None)
         pgconn.pipeline_sync()
-        failed: PGresult | None = None
-        done = False
-        while not done:
-            for result in (yield from _results(pgconn, self._take)):
-                if result.status == ExecStatus.FATAL_ERROR:
-                    failed = failed or result
-                done = done or result.status == ExecStatus.PIPELINE_SYNC
-        pgconn.exit_pipeline_mode()
+        yield from send(pgconn)
+        results = yield from fetch_many(pgconn)
+        self._take(results)
+        results += yield from fetch_many(pgconn)
+        results += yield from fetch_many(pgconn)
+        for result in results:
+            failed = failed or (result if result.status == ExecStatus.FATAL_ERROR else None)
+        if failed is None and (not results or results[-1].status != ExecStatus.PIPELINE_SYNC):
+            raise psycopg.errors.ConnectionFailure("the connection was lost at COMMIT")
+        if not conn.broken:
+            pgconn.exit_pipeline_mode()
         _require_success(failed, conn)
 
-    def _take(self, result: PGresult) -> None:
-        if result.status == ExecStatus.TUPLES_OK:
-            xid = result.get_value(0, 0)
-            self.identity = Identity(int(xid) if xid is not None else None, result.get_value(0, 1) or b"")
+    def _take(self, results: list[PGresult]) -> None:
+        for result in results:
+            if result.status == ExecStatus.TUPLES_OK:
+                xid = result.get_value(0, 0)
+                self.identity = Identity(int(xid) if xid is not None else None, result.get_value(0, 1) or b"")
 
 
 def begin(conn: AnyConnection) -> Protocol[None]:
     """psycopg's BEGIN, by its settings. Raises: psycopg.Error."""
-    words = ["BEGIN"]
-    if conn.isolation_level is not None:
-        words.append("ISOLATION LEVEL " + psycopg.IsolationLevel(conn.isolation_level).name.replace("_", " "))
-    if conn.read_only is not None:
-        words.append("READ ONLY" if conn.read_only else "READ WRITE")
-    if conn.deferrable is not None:
-        words.append("DEFERRABLE" if conn.deferrable else "NOT DEFERRABLE")
-    conn.pgconn.send_query(" ".join(words).encode())
+    conn.pgconn.send_query(conn._get_tx_start_command())
     conn.wrote = False
     _require_success((yield from execute(conn.pgconn))[-1], conn)
-
-
-def _results(pgconn: PGconn, take: Callable[[PGresult], None]) -> Protocol[list[PGresult]]:
-    """Send what is waiting and read one statement's results; `take` gets each one as it comes."""
-    while pgconn.flush():
-        # Nothing is sent in where the wait begins anew after a deadline.
-        if ((yield Wait.RW) or 0) & Ready.R:
-            pgconn.consume_input()
-    results: list[PGresult] = []
-    while True:
-        while pgconn.is_busy():
-            if (yield Wait.R):
-                pgconn.consume_input()
-        result = pgconn.get_result()
-        if result is None:
-            return results
-        take(result)
-        results.append(result)
-        if result.status == ExecStatus.PIPELINE_SYNC:
-            return results  # no None follows it
 
 
 def _require_success(result: PGresult | None, conn: AnyConnection) -> None:

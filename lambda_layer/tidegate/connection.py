@@ -1,6 +1,7 @@
 """psycopg's connections, blocking and asyncio, that end in time and know what they leave behind.
 
-Both keep psycopg's interface; only methods that psycopg documents are overridden.
+Both keep psycopg's interface. Only methods that psycopg documents are overridden, and the one that makes the text of
+BEGIN, which every psycopg 3 has; were it not called some day, the proxy would not be told deadlines, and nothing else.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Guarded:
     - `wrote`: a statement since the beginning of `transaction()` looks as if it wrote data.
     - `in_run`: `transaction()` runs a function, which must not commit.
     - `unwritable`: the server refused to write (SQLSTATE 25006), as one that was the writer before a failover.
+    - `inherited`: a parent process opened it; this one must not say anything on it.
+    - `through_tidegate`: the other side is Tidegate's proxy, which enforces deadlines that it is told.
     """
 
     pgconn: PGconn
@@ -58,6 +61,8 @@ class Guarded:
         self.in_run = False
         self.ending = False
         self.unwritable = False
+        self.inherited = False
+        self.through_tidegate = self.pgconn.parameter_status(b"tidegate.version") is not None
         self.baseline = self.reported()
         self.poller = select.poll()
         self.poller.register(self.pgconn.socket, select.POLLIN)
@@ -83,6 +88,17 @@ class Guarded:
         if verdict.suspect or keeps:
             self.lasting |= verdict.lasting
             self.changed_at = self.changed_at or blame.place(3)
+
+    def with_deadline(self, begin: bytes) -> bytes:
+        """The text of a BEGIN, which tells Tidegate's proxy how long the transaction may take.
+
+        psycopg sends it anyway, in a message of its own, so this adds no round trip. What is told is the end of the
+        grace, as the layer's own cancel should come first: the proxy's is for a function that is frozen or gone.
+        """
+        if not self.through_tidegate or self.until == math.inf:
+            return begin
+        left = max(1, int((self.until + self.grace - monotonic()) * 1000))
+        return b"%b /* tidegate.deadline_ms=%d */" % (begin, left)
 
     def nothing_to_end(self) -> bool:
         """Whether commit or rollback has nothing to do. Raises: psycopg.ProgrammingError within `transaction()`."""
@@ -163,6 +179,9 @@ class Connection(Guarded, psycopg.Connection[TupleRow]):
         self.server_cursor_factory = ServerCursor
         self._begin_guard()
 
+    def _get_tx_start_command(self) -> bytes:
+        return self.with_deadline(super()._get_tx_start_command())
+
     def wait(self, gen: Protocol[R], interval: float = LONGEST_TICK, timeout: float | None = None) -> R:
         """Drive psycopg's protocol code, until the deadline.
 
@@ -180,6 +199,11 @@ class Connection(Guarded, psycopg.Connection[TupleRow]):
             return super().wait(bounded(gen, until), tick(remaining), *more)
         except Expired:
             pass
+        except psycopg.errors.QueryCanceled as error:
+            # Tidegate's proxy was first. Before the deadline it is somebody else's cancel, or statement_timeout.
+            if monotonic() < self.until:
+                raise
+            raise cancelled() from error
         return self._stop(gen)
 
     def _stop(self, gen: Protocol[R]) -> R:
@@ -282,6 +306,9 @@ class AsyncConnection(Guarded, psycopg.AsyncConnection[TupleRow]):
         self.server_cursor_factory = AsyncServerCursor
         self._begin_guard()
 
+    def _get_tx_start_command(self) -> bytes:
+        return self.with_deadline(super()._get_tx_start_command())
+
     async def wait(
         self,
         gen: Protocol[R],
@@ -301,6 +328,11 @@ class AsyncConnection(Guarded, psycopg.AsyncConnection[TupleRow]):
             return await super().wait(bounded(gen, until), tick(remaining), *more)
         except Expired:
             pass
+        except psycopg.errors.QueryCanceled as error:
+            # Tidegate's proxy was first. Before the deadline it is somebody else's cancel, or statement_timeout.
+            if monotonic() < self.until:
+                raise
+            raise cancelled() from error
         return await self._stop(gen)
 
     async def _stop(self, gen: Protocol[R]) -> R:
