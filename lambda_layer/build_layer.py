@@ -4,9 +4,9 @@
     python lambda_layer/build_layer.py --all
 
 The same inputs give the same bytes: versions and hashes are locked in requirements.txt, files are sorted, and their
-times and permissions are fixed. Where an interpreter of the layer's own version is on the path, bytecode is built in,
-which saves each cold start the compilation of psycopg (/opt cannot be written to); it is hash-based, so it has no
-times either.
+times and permissions are fixed. psycopg's version is written into it, as looking it up takes a tenth of its import.
+Where an interpreter of the layer's own version is on the path, bytecode is built in, which saves each cold start the
+compilation of psycopg (/opt cannot be written to); it is hash-based, so it has no times either.
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ def build(arch: str, python: str, output: Path, *, powertools: bool = False) -> 
         root = Path(folder) / "python"
         _install(root, arch, python, powertools=powertools)
         _add_tidegate(root)
+        _write_versions(root)
         _prune(root)
         interpreter = _interpreter(python)
         if interpreter is not None:
@@ -128,6 +129,21 @@ def _install(root: Path, arch: str, python: str, *, powertools: bool) -> None:
 def _add_tidegate(root: Path) -> None:
     shutil.copytree(HERE / "tidegate", root / "tidegate", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPOSITORY / "LICENSE", root / "tidegate/LICENSE")
+
+
+def _write_versions(root: Path) -> None:
+    """Have psycopg know its version without `importlib.metadata`, which nothing else at a cold start needs."""
+    for package in ("psycopg", "psycopg_binary"):
+        [information] = root.glob(f"{package}-*.dist-info")
+        found = information.name.removesuffix(".dist-info").partition("-")[2]
+        source = root / package / "version.py"
+        if f'metadata.version("{package.replace("_", "-")}")' not in source.read_text(encoding="utf-8"):
+            raise BuildError(f"{package}/version.py does not look as expected: see whether its version must be written")
+        source.write_text(
+            f"# Changed when Tidegate's layer was built: the version was looked up here at each import.\n"
+            f'__version__ = "{found}"\n',
+            encoding="ascii",
+        )
 
 
 def _prune(root: Path) -> None:

@@ -4,6 +4,11 @@ Each measurement is a fresh interpreter that imports its driver, logs in and rea
 the process is started until the row is there. All contenders take turns within one run, so that a busy machine slows
 all of them alike.
 
+The layer is run from its zip, built and unpacked as Lambda has it. The others come from this environment, once with
+their bytecode and once, as usual in Lambda, without that of psycopg: SAM, Serverless and others date every file in a
+function's zip to a fixed day, so Python rejects the bytecode of pip, and /var/task cannot be written to
+(aws/aws-lambda-builders issue 924, serverless/serverless issue 13889). boto3, which Lambda's runtime has, keeps it.
+
 PostgreSQL here cannot verify tokens of RDS, so it lets the benchmark's user in without asking: tokens are signed and
 sent to nobody, and log-in costs the same for all. TLS is off for all for the same reason: it would be the same
 handshake in the same libpq.
@@ -13,10 +18,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -92,13 +100,33 @@ with AwsWrapperConnection.connect(
 )
 
 TIDEGATE, BOTO3, PASSWORD, WRAPPER = "tidegate, IAM", "boto3 + psycopg, IAM", "psycopg, password", "AWS wrapper, IAM"
+DEPLOYED = ", deployed"
+"""Ends the name of a contender whose psycopg has no bytecode that is valid."""
 
-PROGRAMS: Mapping[str, str] = {TIDEGATE: _TIDEGATE, BOTO3: _BOTO3, PASSWORD: _PSYCOPG, WRAPPER: _WRAPPER}
+PROGRAMS: Mapping[str, str] = {
+    TIDEGATE: _TIDEGATE,
+    BOTO3: _BOTO3,
+    PASSWORD: _PSYCOPG,
+    WRAPPER: _WRAPPER,
+    BOTO3 + DEPLOYED: _BOTO3,
+    PASSWORD + DEPLOYED: _PSYCOPG,
+    WRAPPER + DEPLOYED: _WRAPPER,
+}
 """What is compared, by name: a Python program that prints when it had its row."""
+
+IN_FUNCTION = (
+    "psycopg",
+    "psycopg_binary",
+    "psycopg_binary.libs",
+    "typing_extensions.py",
+    "aws_advanced_python_wrapper",
+)
+"""What a function brings along, of what the contenders import directly; by name in site-packages."""
 
 VARIABLES: Mapping[str, Mapping[str, str]] = {
     TIDEGATE: {"TIDEGATE_AUTH": "rds-iam"},
     PASSWORD: {"PGPASSWORD": "example"},
+    PASSWORD + DEPLOYED: {"PGPASSWORD": "example"},
 }
 
 
@@ -119,13 +147,17 @@ def measure(rounds: int = ROUNDS, *, progress: Callable[[int], None] = lambda _:
     Returns: by name, in the order of `PROGRAMS`.
     Raises: RuntimeError with its error output, if a program fails.
     """
-    with EmbeddedPostgres("18", hba=("host all all 127.0.0.1/32 trust",)) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedPostgres("18", hba=("host all all 127.0.0.1/32 trust",)) as server,
+    ):
+        layer, function = _layer(Path(folder)), _function(Path(folder))
         server.create_user(USER, "example")
         server.create_database(DATABASE, owner=USER)
         parameters = server.parameters(user=USER, dbname=DATABASE)
         environment = clean_environment() | CREDENTIALS
         environment |= {
-            "PYTHONPATH": os.pathsep.join([str(_layer()), sysconfig.get_path("purelib")]),
+            "PYTHONDONTWRITEBYTECODE": "1",
             "PGHOST": str(parameters["host"]),
             "PGPORT": str(parameters["port"]),
             "PGUSER": USER,
@@ -133,10 +165,15 @@ def measure(rounds: int = ROUNDS, *, progress: Callable[[int], None] = lambda _:
             "PGSSLMODE": "disable",
             "TOKEN_HOST": TOKEN_HOST,
         }
+        installed = sysconfig.get_path("purelib")
         results = {name: Cold([], []) for name in PROGRAMS}
         for number in range(rounds + 1):
             for name, program in PROGRAMS.items():
-                wall, cpu = start(program, {**environment, **VARIABLES.get(name, {})})
+                path = (
+                    [layer] if name == TIDEGATE else [function, installed] if name.endswith(DEPLOYED) else [installed]
+                )
+                variables = {"PYTHONPATH": os.pathsep.join(map(str, path)), **VARIABLES.get(name, {})}
+                wall, cpu = start(program, environment | variables)
                 if number:
                     results[name].wall.append(wall)
                     results[name].cpu.append(cpu)
@@ -163,23 +200,45 @@ def start(program: str, environment: Mapping[str, str]) -> tuple[float, float]:
     return (float(output.split()[-1]) - before) * 1000, (usage.ru_utime + usage.ru_stime) * 1000
 
 
-def _layer() -> Path:
-    """The folder that `tidegate` is imported from."""
+def _layer(folder: Path) -> Path:
+    """The layer for this interpreter and machine, unpacked; what it puts on the path."""
     found = importlib.util.find_spec("tidegate")
     assert found is not None
     assert found.origin is not None
-    return Path(found.origin).parents[1]
+    build = Path(found.origin).parents[1] / "build_layer.py"
+    arch = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
+    command = [sys.executable, str(build), "--arch", arch, "--python", "{}.{}".format(*sys.version_info)]
+    done = subprocess.run([*command, "--output", str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the layer could not be built:\n{done.stderr}")
+    [zipped] = folder.glob("*.zip")
+    shutil.unpack_archive(zipped, folder / "opt")
+    return folder / "opt/python"
+
+
+def _function(folder: Path) -> Path:
+    """A function's own packages, without bytecode."""
+    target = folder / "task"
+    target.mkdir()
+    for name in IN_FUNCTION:
+        source = Path(sysconfig.get_path("purelib")) / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    return target
 
 
 def ratios(results: Mapping[str, Cold]) -> dict[str, float]:
-    """The two ratios that have targets, of medians of wall time.
+    """The ratios that have targets, of medians of wall time.
 
-    - `boto3_to_tidegate`: at least 3.
+    - `boto3_to_tidegate`: at least 3. `boto3_deployed_to_tidegate`: the same, with a function's psycopg as in Lambda.
     - `tidegate_to_password`: at most 1.15.
     """
     median = {name: statistics.median(cold.wall) for name, cold in results.items()}
     return {
         "boto3_to_tidegate": median[BOTO3] / median[TIDEGATE],
+        "boto3_deployed_to_tidegate": median[BOTO3 + DEPLOYED] / median[TIDEGATE],
         "tidegate_to_password": median[TIDEGATE] / median[PASSWORD],
     }
 
@@ -206,6 +265,7 @@ def main(rounds: int) -> None:
     console.print(table(results))
     found = ratios(results)
     console.print(f"boto3 / tidegate: {found['boto3_to_tidegate']:.2f} (target: at least 3)")
+    console.print(f"boto3, deployed / tidegate: {found['boto3_deployed_to_tidegate']:.2f} (target: at least 3)")
     console.print(f"tidegate / password: {found['tidegate_to_password']:.2f} (target: at most 1.15)")
 
 

@@ -70,6 +70,15 @@ def test_all_is_below_python_sorted_readable_by_anybody_and_without_leftovers(la
             assert not mode & stat.S_IWOTH, info.filename
 
 
+def test_psycopg_says_its_version_without_looking_it_up(layer: Path) -> None:
+    with zipfile.ZipFile(layer) as archive:
+        for package in ("psycopg", "psycopg_binary"):
+            [information] = {name.split("/")[1] for name in archive.namelist() if f"/{package}-" in name}
+            namespace: dict[str, str] = {}
+            exec(archive.read(f"python/{package}/version.py"), namespace)
+            assert information == f"{package}-{namespace['__version__']}.dist-info"
+
+
 def test_a_layer_over_its_budget_is_not_left_behind(
     builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
