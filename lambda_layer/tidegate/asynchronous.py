@@ -59,10 +59,7 @@ class AsyncDatabase:
         self, function: Callable[Concatenate[AsyncConnection, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """As `Database.transaction`, with an `async def`."""
-        try:
-            return await self._core.transaction(function, args, kwargs, blame.place())  # type: ignore[no-any-return]
-        finally:
-            await _end_outside(self._core)
+        return await self._core.transaction(function, args, kwargs, blame.place())  # type: ignore[no-any-return]
 
     async def open(self) -> None:
         """Connect now rather than at the first use; a failure is logged and left to that."""
@@ -79,6 +76,10 @@ class AsyncDatabase:
     def after_restore(self) -> None:
         """Forget what was cached to log in with. The first use connects: there is no event loop here."""
         self._core.forget_logins()
+
+    def forked(self) -> None:
+        """Leave the parent's connection alone: this is a child process."""
+        self._core.forked()
 
     def close_quickly(self) -> None:
         """Say goodbye to the server without waiting for anything."""
@@ -131,10 +132,5 @@ class AsyncBorrowed:
             await roll_back(conn, core.waits)  # of a COMMIT that was not sent
             raise
         finally:
-            core.give_back()
-            await _end_outside(core)
-
-
-async def _end_outside(core: Core) -> None:
-    if core.stands_alone() and not core.end_at_once():
-        await core.clean_up()
+            if not core.give_back():
+                await core.give_back_cleaned()

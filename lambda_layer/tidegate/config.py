@@ -67,6 +67,12 @@ def resolve(explicit: Mapping[str, object], environment: Mapping[str, str]) -> C
         if text is None:
             values[setting.name] = None
             continue
+        if not _is_text(text):
+            # Without the text, which may be a password.
+            raise ConfigurationError(
+                f"{source} holds a NUL character or bytes that are not UTF-8, and PostgreSQL cannot be sent those: set"
+                f" it to a text, for example {setting.example}"
+            )
         try:
             values[setting.name] = setting.parse(text)
         except ValueError as error:
@@ -101,6 +107,13 @@ def _find(setting: Setting, explicit: Mapping[str, object], environment: Mapping
         if text := environment.get(variable):
             return variable, text
     return setting.name, None
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _missing(setting: Setting, why: str = "") -> ConfigurationError:

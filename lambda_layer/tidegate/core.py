@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -49,7 +48,6 @@ class Core:
         self._bucket = retry.Bucket(config.retry_attempts, config.retry_burst, config.retry_rate)
         self._opener = Opener(config, waits, self._bucket)
         self._utilisation = utilisation.Watch(config.close_above)
-        self._pid = os.getpid()
         self._last_used = 0.0
         self._grace = GRACE_OUTSIDE
         self._borrowed = threading.Lock()
@@ -76,33 +74,34 @@ class Core:
             self._grace = max(0.05, self.config.margin / 2)
         return True
 
-    def stands_alone(self) -> bool:
-        """Whether the use that has just ended is outside invocations, and nobody else has the connection."""
-        return self.deadline is None and not self._borrowed.locked()
-
     def end_at_once(self) -> bool:
         """The invocation ends. Returns: False if `clean_up` has to be waited for."""
         self.deadline = None
-        conn = self.conn
-        if conn is not None:
-            conn.until = math.inf
-        return (
-            not self._borrowed.locked()
-            and (conn is None or restoring.is_as_opened(conn))
-            and not self._utilisation.due()
-            and not metrics.recorder.due()
-        )
+        return not self._borrowed.locked() and self._is_clean()
 
     async def clean_up(self) -> None:
         """Restore the connection or close it, and write metrics."""
-        if self._borrowed.locked():
+        # Kept from other threads until it is clean.
+        if not self._borrowed.acquire(blocking=False):
             logger.warning(
                 "the invocation ended inside a connection() block, begun at %s; the block should end before it",
                 self._borrowed_at,
             )
-            self._borrowed.release()
+        await self.give_back_cleaned()
+
+    def _is_clean(self) -> bool:
         conn = self.conn
-        if conn is not None and self._pid == os.getpid():
+        if conn is not None:
+            conn.until = math.inf
+        return (
+            (conn is None or restoring.is_as_opened(conn))
+            and not self._utilisation.due()
+            and not metrics.recorder.due()
+        )
+
+    async def _clean(self) -> None:
+        conn = self.conn
+        if conn is not None:
             conn.in_run = False
             conn.grace = min(CLEANING_TIMEOUT, self._grace) / 4
             conn.until = time.monotonic() + conn.grace
@@ -135,12 +134,11 @@ class Core:
         conn = self.conn
         if conn is None or not self._borrowed.acquire(blocking=False):
             return None
-        if self._pid == os.getpid() and not checking.is_alive(conn):
+        if not checking.is_alive(conn):
             # What told so has been read now, and will not be seen again.
             checking.close(conn)
         if (
-            self._pid != os.getpid()
-            or conn.closed
+            conn.closed
             or conn.pgconn.transaction_status != IDLE
             or conn.unwritable
             or checking.idle_for(self._last_used) > self.config.idle_check
@@ -164,8 +162,7 @@ class Core:
             until = self.until()
             conn = self.conn
             if conn is not None and not await self._usable(conn, until):
-                if self._pid == os.getpid():
-                    metrics.count("StaleReplaced")
+                metrics.count("StaleReplaced")
                 self.close()
             if self.conn is None:
                 self._keep(await self._opener.open_by(until))
@@ -177,13 +174,28 @@ class Core:
             self._borrowed.release()
             raise
 
-    def give_back(self) -> None:
-        """The borrower is done."""
+    def give_back(self) -> bool:
+        """The borrower is done.
+
+        Returns: False if `give_back_cleaned` has to be waited for: outside invocations each use is one of its own.
+        """
         self._last_used = time.time()
+        if self.deadline is None and not self._is_clean():
+            return False
+        self._release()
+        return True
+
+    async def give_back_cleaned(self) -> None:
+        """Restore the connection or close it, write metrics, and only then let others have it."""
+        try:
+            await self._clean()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        # A block that outlives its invocation has lost the connection already.
         if self._borrowed.locked():
             self._borrowed.release()
-        if self.conn is not None and self.deadline is None:
-            self.conn.until = math.inf
 
     def notice(self, error: BaseException) -> None:
         """Learn from what ended a borrower's block."""
@@ -194,10 +206,15 @@ class Core:
         """Close the connection, if there is one. The next use opens another."""
         conn, self.conn = self.conn, None
         if conn is not None:
-            if self._pid == os.getpid():
-                checking.close(conn)
-            else:
-                checking.abandon_inherited(conn)
+            checking.close(conn)
+
+    def forked(self) -> None:
+        """This is a child process now: the connection is the parent's, and so is whoever had borrowed it."""
+        self._borrowed = threading.Lock()
+        conn, self.conn = self.conn, None
+        if conn is not None:
+            conn.inherited = True
+            checking.abandon_inherited(conn)
 
     async def open_at_init(self) -> None:
         """Try once to connect, for `init_timeout` seconds; a failure is logged and left to the first use."""
@@ -228,11 +245,10 @@ class Core:
 
     def _keep(self, conn: AnyConnection) -> None:
         self.conn = conn
-        self._pid = os.getpid()
         self._last_used = time.time()
 
     async def _usable(self, conn: AnyConnection, until: float) -> bool:
-        if self._pid != os.getpid() or conn.unwritable or not checking.is_alive(conn):
+        if conn.unwritable or not checking.is_alive(conn):
             return False
         if conn.pgconn.transaction_status != IDLE:
             return False
@@ -255,8 +271,10 @@ class Core:
             except psycopg.Error as error:
                 self.notice(error)
                 failure = error
+                again = self._may_rerun(error, conn, attempt)
             finally:
-                self.give_back()
+                if not self.give_back():
+                    await self.give_back_cleaned()
             if isinstance(failure, CommitOutcomeUnknown):
                 became = await self._outcome(commit.identity, until)
                 if became == committing.COMMITTED:
@@ -266,7 +284,7 @@ class Core:
                     raise failure
                 lost = psycopg.errors.ConnectionFailure("the connection was lost at COMMIT; nothing was committed")
                 lost.__cause__, failure = failure, lost
-            elif not self._may_rerun(failure, conn, attempt):
+            elif not again:
                 raise failure
             attempt += 1
             await self._pause(failure, attempt, until)
@@ -311,10 +329,11 @@ class Core:
             conn.until = until
             return await committing.outcome(identity, conn, self.waits, until)
         finally:
-            self.give_back()
+            if not self.give_back():
+                await self.give_back_cleaned()
 
     def _may_rerun(self, error: psycopg.Error, conn: AnyConnection, attempt: int) -> bool:
-        if isinstance(error, TidegateError):
+        if isinstance(error, TidegateError) or conn.inherited:
             return False
         if error.sqlstate == retry.READ_ONLY:
             # A standby says that it is one. Elsewhere it may be the user's own wish, so one more connection must do.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import PasswordUnavailable
+from .waits import in_thread
 
 CONTAINER_TIMEOUT = 2.0
 """Seconds that one request to the container credentials endpoint may take."""
@@ -34,9 +35,8 @@ class Credentials(NamedTuple):
 def load(environment: Mapping[str, str] | None = None, deadline: float | None = None) -> Credentials:
     """Find credentials: environment variables, then the container credentials endpoint, then botocore's own chain.
 
-    Parameters: `environment`, os.environ if not given; `deadline`, on time.monotonic()'s clock, which botocore's
-    chain does not keep.
-    Raises: PasswordUnavailable.
+    Parameters: `environment`, os.environ if not given; `deadline`, on time.monotonic()'s clock.
+    Raises: PasswordUnavailable, also where whoever was asked has not answered by then.
     """
     environment = os.environ if environment is None else environment
     if environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY"):
@@ -46,9 +46,24 @@ def load(environment: Mapping[str, str] | None = None, deadline: float | None = 
             environment.get("AWS_SESSION_TOKEN") or None,
             _timestamp(environment.get("AWS_CREDENTIAL_EXPIRATION")),
         )
-    if url := _container_url(environment):
-        return _from_container(url, environment, deadline)
-    return _from_botocore()
+    url = _container_url(environment)
+
+    def ask() -> Credentials:
+        return _from_container(url, environment, deadline) if url else _from_botocore()
+
+    if deadline is None:
+        return ask()
+    asked = "the container credentials endpoint" if url else "botocore, which looks in many places,"
+    if time.monotonic() >= deadline:
+        raise PasswordUnavailable(f"no AWS credentials: there was no time left to ask {asked.rstrip(',')}")
+    # Their timeouts are for each step, and botocore takes as many steps as it likes.
+    try:
+        return in_thread(ask, deadline)
+    except TimeoutError:
+        raise PasswordUnavailable(
+            f"no AWS credentials: {asked} had no answer in time; check the role of the function, or set"
+            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from None
 
 
 def _container_url(environment: Mapping[str, str]) -> str | None:

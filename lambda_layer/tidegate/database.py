@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -14,7 +15,7 @@ from . import blame, lifecycle
 from .config import Config
 from .connection import Connection
 from .core import Core
-from .errors import TidegateError
+from .errors import ConfigurationError, TidegateError
 from .restoring import roll_back
 from .waits import Blocking, run
 
@@ -22,6 +23,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E")
 C = TypeVar("C")
+
+logger = logging.getLogger("tidegate")
 
 
 class Database:
@@ -97,10 +100,7 @@ class Database:
         Raises: CommitOutcomeUnknown when the answer to COMMIT was lost and nobody can tell; DeadlineExceeded; the
         function's own exception; the last psycopg.Error when there is no time for another run or too many were made.
         """
-        try:
-            return run(self._core.transaction(function, args, kwargs, blame.place()))  # type: ignore[no-any-return]
-        finally:
-            _end_outside(self._core)
+        return run(self._core.transaction(function, args, kwargs, blame.place()))  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Close the connection, if there is one. The next use opens another."""
@@ -123,8 +123,7 @@ class Database:
 
     def give_back_from_engine(self) -> None:
         """The engine is done with the connection."""
-        self._core.give_back()
-        _end_outside(self._core)
+        _give_back(self._core)
 
     # -- life cycle ------------------------------------------------------------------------------------------
 
@@ -133,9 +132,16 @@ class Database:
         self._core.close()
 
     def after_restore(self) -> None:
-        """Connect anew, with a token or a secret of now."""
+        """Connect anew, with a token or a secret of now; whatever is wrong is left to the first use."""
         self._core.forget_logins()
-        self.open_at_init()
+        try:
+            self.open_at_init()
+        except ConfigurationError as error:
+            logger.error("no connection after the restore, and the first use will fail: %s", error)
+
+    def forked(self) -> None:
+        """Leave the parent's connection alone: this is a child process."""
+        self._core.forked()
 
     def close_quickly(self) -> None:
         """Say goodbye to the server without waiting for anything."""
@@ -189,11 +195,9 @@ class Borrowed:
             run(roll_back(conn, core.waits))  # of a COMMIT that was not sent
             raise
         finally:
-            core.give_back()
-            _end_outside(core)
+            _give_back(core)
 
 
-def _end_outside(core: Core) -> None:
-    """Outside an invocation each use is one of its own."""
-    if core.stands_alone() and not core.end_at_once():
-        run(core.clean_up())
+def _give_back(core: Core) -> None:
+    if not core.give_back():
+        run(core.give_back_cleaned())

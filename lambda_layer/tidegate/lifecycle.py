@@ -10,6 +10,7 @@ import threading
 import weakref
 from typing import Any, ClassVar, Protocol
 
+from . import metrics
 from .config import Config
 from .passwords import preload
 
@@ -27,6 +28,9 @@ class Managed(Protocol):
     def after_restore(self) -> None:
         """Forget what was cached (tokens) and connect anew, within limits; randomness is fresh already."""
 
+    def forked(self) -> None:
+        """Give up the parent's connection without a word on it: this is a child process."""
+
     def close_quickly(self) -> None:
         """Close politely without waiting for any answer; called in a signal handler, 300 ms before the end."""
 
@@ -42,14 +46,15 @@ class _State:
 def register(database: Managed) -> None:
     """Have a database told about the life cycle for as long as it lives; only a weak reference is kept.
 
-    The first call installs what this environment needs: SnapStart's hooks under SnapStart, and in Lambda a handler
-    for SIGTERM, which goes on to the one that was there before. A program outside Lambda keeps its signals as they
-    are.
+    The first call installs what this environment needs: a hook for forks, SnapStart's hooks under SnapStart, and in
+    Lambda a handler for SIGTERM, which goes on to the one that was there before. A program outside Lambda keeps its
+    signals as they are.
     """
     _State.registered.add(database)
     if _State.installed:
         return
     _State.installed = True
+    os.register_at_fork(after_in_child=_after_fork)
     if _under_snapstart():
         _install_hooks()
     if "AWS_LAMBDA_RUNTIME_API" in os.environ and threading.current_thread() is threading.main_thread():
@@ -90,6 +95,12 @@ def _after_restore() -> None:
     refresh_randomness()
     for database in list(_State.registered):
         database.after_restore()
+
+
+def _after_fork() -> None:
+    metrics.recorder.flush(wanted=False)  # the parent writes them
+    for database in list(_State.registered):
+        database.forked()
 
 
 def refresh_randomness() -> None:

@@ -144,7 +144,8 @@ class Opener:
             options["options"] = f"-c idle_session_timeout={milliseconds} {given}".rstrip()
         return make_conninfo(
             host=config.host,
-            hostaddr=address,
+            # Said even where there is none, or libpq would take it from PGHOSTADDR.
+            hostaddr=address or "",
             port=config.port,
             dbname=config.dbname,
             user=config.user,

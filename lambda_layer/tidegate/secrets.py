@@ -143,6 +143,11 @@ def _parse(arn: str, text: str) -> Secret:
     for name in ("host", "dbname"):
         if found.get(name) is not None and not isinstance(found[name], str):
             raise PasswordUnavailable(f"the {name} in the secret {arn} is not a text")
+    for name in ("username", "password", "host", "dbname"):
+        if not _is_sendable(found.get(name) or ""):
+            raise PasswordUnavailable(
+                f"the {name} in the secret {arn} holds a NUL character or half of a surrogate pair"
+            )
     return Secret(
         found["username"],
         found["password"],
@@ -150,6 +155,13 @@ def _parse(arn: str, text: str) -> Secret:
         _port(arn, found.get("port")),
         found.get("dbname") or None,
     )
+
+
+def _is_sendable(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _port(arn: str, value: object) -> int | None:

@@ -178,6 +178,83 @@ class TlsFront:
             plain.shutdown(socket.SHUT_RDWR)
 
 
+GERMAN = {
+    b"28P01": "Passwort-Authentifizierung für Benutzer »orders« fehlgeschlagen",
+    b"3D000": "Datenbank »no_such_database« existiert nicht",
+    b"53300": "die verbleibenden Verbindungen sind für Superuser reserviert",
+}
+"""What a server with `lc_messages = 'de_DE.UTF-8'` says, by SQLSTATE; during a login in ASCII alone."""
+
+
+class Translator:
+    """Passes everything on between clients and a server, whose errors come out in German.
+
+    PostgreSQL from the wheel is built without translations.
+
+    - `port`: where clients connect. `accepted`: connections so far.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        self.accepted = 0
+        self._target_port = target_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def __enter__(self) -> Translator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        for sock in (self._listener, *self._sockets):
+            sock.close()
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                self.accepted += 1
+                server = socket.create_connection(("127.0.0.1", self._target_port))
+                self._sockets += [client, server]
+                self._start(self._pass_on, client, server)
+                self._start(self._translate, server, client)
+
+    def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _translate(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while header := server.recv(5, socket.MSG_WAITALL):
+                size = struct.unpack("!i", header[1:])[0] - 4
+                body = server.recv(size, socket.MSG_WAITALL) if size else b""
+                if header[:1] == b"E":
+                    body = _in_german(body)
+                client.sendall(header[:1] + struct.pack("!i", len(body) + 4) + body)
+            client.shutdown(socket.SHUT_RDWR)
+
+
+def _in_german(error: bytes) -> bytes:
+    fields = {field[:1]: field[1:] for field in error.split(b"\0") if field}
+    if text := GERMAN.get(fields[b"C"]):
+        fields[b"M"] = text.encode("ascii", "replace")
+    return b"".join(kind + value + b"\0" for kind, value in fields.items()) + b"\0"
+
+
 def _some(sock: socket.socket) -> bytes:
     data = sock.recv(65536)
     if not data:

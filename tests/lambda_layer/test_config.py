@@ -42,6 +42,17 @@ def test_the_function_name_shows_in_pg_stat_activity_unless_another_name_is_set(
     assert resolve(REQUIRED, {}).application_name == "tidegate"
 
 
+@pytest.mark.parametrize("bad", ["hunter2\0hunter3", "hunter2\udcff"])
+@pytest.mark.parametrize("name", ["host", "user", "password"])
+def test_what_postgresql_cannot_be_sent_is_refused_without_being_shown(name: str, bad: str) -> None:
+    """libpq would take a text up to its NUL; a variable that is not UTF-8 reaches Python with surrogates."""
+    with pytest.raises(tidegate.ConfigurationError, match=f"argument {name} holds a NUL") as caught:
+        resolve(REQUIRED | {name: bad}, {})
+    with pytest.raises(tidegate.ConfigurationError, match=f"TIDEGATE_{name.upper()} holds a NUL"):
+        resolve({key: value for key, value in REQUIRED.items() if key != name}, {f"TIDEGATE_{name.upper()}": bad})
+    assert "hunter" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["host", "dbname", "user"])
 def test_what_is_missing_is_named_with_an_example(name: str) -> None:
     setting = next(each for each in SETTINGS if each.name == name)

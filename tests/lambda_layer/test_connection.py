@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 from collections.abc import Callable
 
 import psycopg
@@ -12,6 +13,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, dict_row
 from tests.lambda_layer.helpers import Context, backend_of, connected, plain_connection, readable
 from tests.support.postgres import Database
+from tests.support.proxy import eventually
 from tests.support.relay import Relay
 
 import tidegate
@@ -124,6 +126,36 @@ def test_a_second_user_who_is_refused_leaves_the_first_ones_transaction_alone(da
                 pass
         with db.connection() as conn:
             assert conn.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_outside_invocations_another_thread_gets_the_connection_only_when_it_is_clean(
+    database: Database, relay_to: Callable[[int], Relay]
+) -> None:
+    relay = relay_to(database.server.port)
+    with connected(database, port=relay.port) as db:
+        first: list[psycopg.Connection[TupleRow]] = []
+        go_on = threading.Event()
+
+        def change_the_session() -> None:
+            with db.connection() as conn:
+                conn.autocommit = True
+                conn.execute("SET work_mem = '123kB'")
+                first.append(conn)
+                go_on.wait(30)
+                relay.stall()
+
+        thread = threading.Thread(target=change_the_session)
+        thread.start()
+        eventually(lambda: first)
+        go_on.set()
+        # The session is being reset, and the answer does not come.
+        eventually(lambda: first[0].pgconn.transaction_status == TransactionStatus.ACTIVE)
+        with pytest.raises(tidegate.TidegateError, match="borrowed already"), db.connection():
+            pass
+        relay.resume()
+        thread.join(30)
+        with db.connection() as conn:
+            assert conn.execute("SHOW work_mem").fetchone() == ("4MB",)
 
 
 def test_what_the_handler_set_on_the_connection_does_not_reach_the_next_invocation(database: Database) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.lambda_layer.helpers import plain_connection
 from tests.support.postgres import Database
 
 LAYER = Path(__file__).parents[2] / "lambda_layer"
@@ -37,8 +38,65 @@ assert pid() == opened, "the parent's connection was lost"
 db.close()
 """
 
+IN_BLOCK = """
+import os, psycopg, tidegate
+
+db = tidegate.connect()
+runs = 0
+
+def ask(conn):
+    return conn.execute("SELECT pg_backend_pid()").fetchone()[0]
+
+def in_child(conn):
+    global runs
+    runs += 1
+    conn.execute("INSERT INTO work VALUES (1)")
+    if os.fork():
+        os.wait()
+    elif how == "uses it":
+        conn.execute("SELECT 1")
+    elif how == "raises":
+        raise ZeroDivisionError
+
+for how in ("returns", "uses it", "raises"):
+    for form in ("connection", "transaction"):
+        parent, runs = os.getpid(), 0
+        with db.connection() as conn:
+            opened = ask(conn)
+        try:
+            if form == "transaction":
+                db.transaction(in_child)
+            else:
+                with db.connection() as conn:
+                    in_child(conn)
+        except (psycopg.OperationalError if how != "raises" else ZeroDivisionError) as error:
+            assert os.getpid() != parent, error
+        if os.getpid() != parent:
+            with db.connection() as conn:
+                own = ask(conn)
+            db.close()
+            os._exit(0 if own != opened and runs == 1 else 1)
+        with db.connection() as conn:
+            assert ask(conn) == opened, "the parent's connection was lost"
+db.close()
+"""
+
 
 def test_a_forked_child_opens_its_own_connection_and_leaves_the_parents_alone(database: Database) -> None:
+    run(PROGRAM, database)
+
+
+def test_a_fork_in_a_block_leaves_the_transaction_to_the_parent_and_the_child_runs_nothing_again(
+    database: Database,
+) -> None:
+    with plain_connection(database) as conn:
+        conn.execute("CREATE TABLE work (id int)")
+    run(IN_BLOCK, database)
+    with plain_connection(database) as conn:
+        assert conn.execute("SELECT count(*) FROM work").fetchone() == (6,)
+
+
+def run(program: str, database: Database) -> None:
     parameters = database.parameters
     environment = {
         "PATH": os.environ["PATH"],
@@ -51,6 +109,6 @@ def test_a_forked_child_opens_its_own_connection_and_leaves_the_parents_alone(da
         "PGSSLMODE": "disable",
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM], capture_output=True, text=True, env=environment, timeout=60
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, env=environment, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import ssl
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import trustme
 from tests.lambda_layer.helpers import (
     Context,
     TlsFront,
+    Translator,
     backend_of,
     connected,
     full_port,
@@ -153,7 +156,7 @@ def test_too_many_connections_until_the_deadline_is_a_deadline_error_that_says_w
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(psycopg.connect(**own_postgres.parameters(user="orders", password="right")))
-        db = stack.enter_context(connected(own_database(own_postgres)))
+        db = stack.enter_context(connected(own_database(own_postgres), retry_attempts=1000, retry_burst=1000))
         with pytest.raises(tidegate.DeadlineExceeded, match="FATAL") as caught, db.invocation(Context(4.0)):
             backend_of(db)
         assert isinstance(caught.value.__cause__, psycopg.OperationalError)
@@ -241,6 +244,50 @@ def test_the_sqlstate_decides_in_any_language_and_the_text_only_without_one(
     sqlstate: str | None, message: str, again: bool
 ) -> None:
     assert connect_may_succeed_later(sqlstate, message) is again
+
+
+@pytest.mark.parametrize(
+    ("wrong", "german"),
+    [
+        ({"password": "wrong"}, "Passwort-Authentifizierung"),
+        ({"dbname": "no_such_database"}, "existiert nicht"),
+    ],
+)
+def test_a_refusal_in_another_language_is_understood(database: Database, wrong: dict[str, str], german: str) -> None:
+    with Translator(database.server.port) as front, connected(database, port=front.port, **wrong) as db:
+        assert front.accepted == 1
+        with pytest.raises(psycopg.OperationalError, match=german), db.invocation(Context()):
+            backend_of(db)
+        assert front.accepted == 2
+
+
+def test_a_full_server_is_tried_again_in_any_language(own_postgres: EmbeddedPostgres) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(psycopg.connect(**own_postgres.parameters(user="orders", password="right")))
+        front = stack.enter_context(Translator(own_postgres.port))
+        db = stack.enter_context(connected(own_database(own_postgres), port=front.port, retry_attempts=1000))
+        with pytest.raises(tidegate.DeadlineExceeded, match="Verbindungen"), db.invocation(Context(2.0)):
+            backend_of(db)
+        assert front.accepted > 2
+
+
+def test_a_socket_folder_is_not_exchanged_for_an_address_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGHOSTADDR", "192.0.2.1")
+    folder = tempfile.mkdtemp(prefix="tg-")  # short: a socket's path has at most 107 bytes
+    try:
+        Path(folder).chmod(0o777)
+        settings = {"unix_socket_directories": folder}
+        with EmbeddedPostgres("18", settings=settings, hba=("local all all scram-sha-256",)) as server:
+            with psycopg.connect(**server.parameters() | {"host": folder, "hostaddr": ""}, autocommit=True) as admin:
+                admin.execute("CREATE ROLE orders LOGIN PASSWORD 'right'")
+            own = Database(server, "postgres", "orders", "right")
+            with connected(own, host=folder) as db, db.connection() as conn:
+                assert conn.execute("SELECT inet_server_addr()").fetchone() == (None,)
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_pauses_grow_are_bounded_and_differ() -> None:

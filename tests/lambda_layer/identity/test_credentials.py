@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -104,6 +107,42 @@ def test_a_deadline_that_has_passed_asks_nobody() -> None:
     with Service(always(200, ANSWER)) as service, pytest.raises(tidegate.PasswordUnavailable, match="no time left"):
         load({"AWS_CONTAINER_CREDENTIALS_FULL_URI": service.url}, time.monotonic() - 1)
     assert service.requests == []
+
+
+def test_an_endpoint_that_answers_byte_by_byte_keeps_nobody_after_the_deadline() -> None:
+    over = threading.Event()
+
+    def trickle(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as client:
+            client.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not over.wait(0.05):
+                client.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(tidegate.PasswordUnavailable, match="container credentials endpoint had no answer in time"):
+            load({"AWS_CONTAINER_CREDENTIALS_FULL_URI": url}, time.monotonic() + 0.3)
+        over.set()
+        thread.join()
+
+
+def test_what_botocore_asks_keeps_nobody_after_the_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A profile may name a program that gives credentials; botocore waits for it as long as it takes."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    profile = tmp_path / "config"
+    profile.write_text(f"[default]\ncredential_process = cat {pipe}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(profile))
+    with pytest.raises(tidegate.PasswordUnavailable, match=r"botocore.* had no answer in time"):
+        load(deadline=time.monotonic() + 0.3)
+    # The program ends, and with it the thread that was left alone.
+    with pipe.open("w") as end:
+        end.write("{}")
+    for thread in threading.enumerate():
+        if thread.name == "tidegate-call":
+            thread.join(30)
 
 
 def test_botocore_knows_further_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -56,6 +56,15 @@ def test_boto3_reads_the_region_that_the_arn_names(client: Any) -> None:
     assert secrets.read(arn) == secrets.Secret("orders", "hunter2", "db.example", 5433, "shop")
 
 
+@pytest.mark.parametrize("name", ["username", "password", "host", "dbname"])
+def test_what_postgresql_cannot_be_sent_is_refused_without_being_shown(client: Any, name: str) -> None:
+    """libpq would take the text up to the NUL, and try to log in with that."""
+    arn = create(client, f"nul-{name}", RDS_SHAPE | {name: "hunter2\0hunter3"})
+    with pytest.raises(tidegate.PasswordUnavailable, match=f"the {name} in the secret .* holds a NUL") as caught:
+        secrets.read(arn)
+    assert "hunter" not in str(caught.value)
+
+
 def test_a_managed_secret_of_rds_holds_only_user_and_password(client: Any) -> None:
     arn = create(client, "rds!cluster-1", {"username": "orders", "password": "hunter2"})
     assert secrets.read(arn) == secrets.Secret("orders", "hunter2", None, None, None)

@@ -127,6 +127,13 @@ def test_a_database_that_is_away_at_the_restore_does_not_fail_it(database: Datab
             assert function.invoke()["pid"]
 
 
+def test_settings_that_are_wrong_at_the_restore_are_said_by_the_first_invocation(database: Database) -> None:
+    with running(database, env=SNAPSTART | {"PGHOST": "db..example"}, provisioned=1) as function:
+        answer = Invoked(function.boto.invoke(FunctionName="orders", Payload="{}"))
+        assert answer.payload["errorType"] == "ConfigurationError", answer.payload
+        assert "TIDEGATE_HOST" in answer.payload["errorMessage"]
+
+
 # -- managed instances --------------------------------------------------------------------------------------------
 
 
