@@ -157,13 +157,13 @@ StartProxy = Callable[..., ProxyProcess]
 def start_proxy(tmp_path: Path, database: Database) -> Iterator[StartProxy]:
     """Start proxies for this test: `start_proxy(default_pool_size=1, database_settings={...})`.
 
-    All are stopped afterwards."""
+    `more` is TOML that follows the table of the test's user. All are stopped afterwards."""
     started: list[ProxyProcess] = []
 
-    def start(*, database_settings: Mapping[str, Any] | None = None, **settings: Any) -> ProxyProcess:
+    def start(*, database_settings: Mapping[str, Any] | None = None, more: str = "", **settings: Any) -> ProxyProcess:
         folder = tmp_path / f"proxy{len(started)}"
         folder.mkdir()
-        proxy = ProxyProcess(folder, database, proxy_config(database, settings, database_settings or {}))
+        proxy = ProxyProcess(folder, database, proxy_config(database, settings, database_settings or {}) + more)
         started.append(proxy)
         proxy.wait_until_listening()
         return proxy
