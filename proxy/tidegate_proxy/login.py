@@ -25,16 +25,13 @@ from tidegate_proxy.errors import (
 from tidegate_proxy.net.accept import open_stream, read_first_packet
 from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.protocol import encode
-from tidegate_proxy.protocol.login_client import authenticate_client, authenticate_client_cleartext, greeting
-from tidegate_proxy.protocol.scram import ScramVerifier
+from tidegate_proxy.protocol.login_client import greeting
 from tidegate_proxy.protocol.startup import CancelRequest, StartupMessage
 
 if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
 
 logger = logging.getLogger(__name__)
-
-_NOBODY = ScramVerifier.from_password(secrets.token_hex())
 
 
 async def login(proxy: Proxy, connection: socket.socket, refusal: LimitError | None = None) -> None:
@@ -111,23 +108,24 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
         )
     if (packet.major, packet.minor) > (3, 0) or packet.unsupported_protocol_options:
         stream.write(encode.negotiate_protocol_version(packet.unsupported_protocol_options))
-    verifier = proxy.verifiers.get(packet.user)
+    shown = None
     if proxy.iam is not None and proxy.iam.takes(packet.user):
-        await proxy.iam.authenticate(
+        by_token = proxy.iam.authenticate(
             stream,
             packet.user,
             deadline.when() or 0.0,
             partial(proxy.find, packet.database, packet.user),
         )
-    elif settings.client_auth == "password":
-        await authenticate_client_cleartext(stream, packet.user, partial(_is_password, verifier))
+        await proxy.logins.counted(stream, packet.user, by_token)
     else:
-        await authenticate_client(stream, packet.user, verifier)
+        shown = await proxy.logins.authenticate(stream, packet.user, packet.database)
     if packet.database == console.DATABASE and console.DATABASE not in settings.databases:
         _start_console(proxy, stream, packet)
         return
     pool = proxy.pool(packet.database, packet.user)
     proxy.refuse_if_full(packet.database, packet.user)
+    if shown is not None:
+        proxy.credentials.learn(packet.database, packet.user, shown)
     # From here on the client waits for us: `connection_borrow_timeout` ends that, with an error that says why.
     deadline.reschedule(
         asyncio.get_running_loop().time() + pool.limits.connection_borrow_timeout + settings.server_connect_timeout
@@ -154,11 +152,6 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     proxy.add_client(client)
     stream.write(greeting(parameters, pid, key))
     stream.hand_over(client)
-
-
-def _is_password(verifier: ScramVerifier | None, password: bytes) -> bool:
-    # An unknown user costs as much time as a known one.
-    return (verifier or _NOBODY).matches(password) and verifier is not None
 
 
 def _start_console(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,17 +19,21 @@ from tidegate_proxy import __version__
 from tidegate_proxy.certificates.keeper import CertificateKeeper
 from tidegate_proxy.console.console import Console
 from tidegate_proxy.core.client import ClientConnection
-from tidegate_proxy.credentials.provider import FixedCredential
+from tidegate_proxy.core.statements import InternalQuery
+from tidegate_proxy.credentials.provider import CredentialProvider
+from tidegate_proxy.credentials.registry import ServerCredentials
 from tidegate_proxy.errors import ClientProtocolError, LimitError, TargetUnavailableError
+from tidegate_proxy.identity.auth_query import AuthQuery
+from tidegate_proxy.identity.client_login import ClientLogins
+from tidegate_proxy.identity.verifiers import ClientVerifiers
 from tidegate_proxy.idle_clients import IdleClients
 from tidegate_proxy.login import login, random_cancel_key
 from tidegate_proxy.metrics.counts import Counts
 from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.pool.sharing import Sharing
-from tidegate_proxy.protocol.scram import ScramVerifier
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
-from tidegate_proxy.settings.effective import pool_limits, shared_limits
+from tidegate_proxy.settings.effective import PoolLimits, pool_limits, shared_limits
 from tidegate_proxy.tls import ServerContexts, ServerTLS
 
 if TYPE_CHECKING:
@@ -38,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 """Connections that the kernel holds until they are accepted: a storm of cold clients must not have to knock twice."""
+
+AUTH_QUERY_CONNECTIONS = 2
+"""Most server connections per database for `auth_query`: a slow answer must not hold up all others."""
 
 _ACCEPTS_AT_ONCE = 64
 _REFUSALS_AT_ONCE = 256
@@ -56,12 +64,9 @@ class Proxy:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.verifiers = {
-            name: ScramVerifier.parse(user.verifier.get_secret_value())
-            if user.verifier is not None
-            else ScramVerifier.from_password(user.password.get_secret_value() if user.password else "")
-            for name, user in settings.users.items()
-        }
+        self.credentials = ServerCredentials(settings)
+        self.auth_queries: dict[str, AuthQuery] = {}
+        self.logins = ClientLogins(settings, ClientVerifiers(settings, self.credentials.secrets, self._auth_query))
         self.iam = _iam(settings)
         self.counts = Counts()
         self._server_contexts = ServerContexts()
@@ -97,6 +102,7 @@ class Proxy:
         if self.settings.check_targets:
             await self._check_targets()
         await self.certificates.start()
+        self.credentials.start()
         self.listen()
         sweeper = loop.create_task(self._sweep())
         watcher = loop.create_task(self.certificates.watch())
@@ -193,6 +199,7 @@ class Proxy:
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         if self.iam is not None:
             await self.iam.close()
+        await self.credentials.close()
         # What was written last leaves with the next turns of the loop.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
@@ -315,28 +322,10 @@ class Proxy:
             target = self.settings.database(database)
             if target is None:
                 raise ClientProtocolError(f'database "{database}" does not exist', sqlstate="3D000")
-            own = self.settings.users.get(user)
-            password = target.password if target.user is not None else own.password if own else None
-            brought = self.iam.credentials(user) if self.iam and not password and target.user is None else None
-            pool = Pool(
-                database,
-                user,
-                limits=pool_limits(self.settings, target, user),
-                sharing=self._sharing,
-                asks_always=self.settings.session_check == "always",
-                connector=Connector(
-                    target,
-                    tls=partial(self._server_contexts.of, target),
-                    credentials=brought
-                    or FixedCredential(
-                        target.user or user, password.get_secret_value() if password is not None else None
-                    ),
-                    timeout=self.settings.server_connect_timeout,
-                ),
-                counts=self.counts.of_pool(database, user, f"{target.host}:{target.port}"),
-                client_lost=self._client_lost,
-                defaults_changed=self._defaults_changed,
-            )
+            # A client's own token, where there is nothing else.
+            brought = self.iam.credentials(user) if self.iam is not None else None
+            credentials = self.credentials.of_pool(database, target, user, brought)
+            pool = self._new_pool(database, user, target, credentials, pool_limits(self.settings, target, user))
             self._pools[database, user] = pool
             shared = shared_limits(self.settings, database, user)
             self._sharing.join(
@@ -355,6 +344,61 @@ class Proxy:
         target = self.settings.database(database)
         assert target is not None
         return pool, target
+
+    def _new_pool(
+        self, database: str, user: str, target: DatabaseSettings, credentials: CredentialProvider, limits: PoolLimits
+    ) -> Pool:
+        return Pool(
+            database,
+            user,
+            limits=limits,
+            sharing=self._sharing,
+            asks_always=self.settings.session_check == "always",
+            connector=Connector(
+                target,
+                tls=partial(self._server_contexts.of, target),
+                credentials=credentials,
+                timeout=self.settings.server_connect_timeout,
+            ),
+            counts=self.counts.of_pool(database, user, f"{target.host}:{target.port}"),
+            client_lost=self._client_lost,
+            defaults_changed=self._defaults_changed,
+        )
+
+    def _auth_query(self, database: str) -> AuthQuery | None:
+        """How to look up users of a database that a client named; None where it has no `auth_user`."""
+        name = database if database in self.settings.databases else "*"
+        target = self.settings.databases.get(name)
+        if target is None or target.auth_user is None:
+            return None
+        query = self.auth_queries.get(name)
+        if query is None:
+            query = AuthQuery(
+                name,
+                self.settings.auth_query,
+                self.settings.auth_query_cache,
+                partial(self._ask_as_auth_user, name, target),
+            )
+            self.auth_queries[name] = query
+        return query
+
+    async def _ask_as_auth_user(self, name: str, target: DatabaseSettings, sql: str) -> InternalQuery:
+        user = target.auth_user or ""
+        # No client's user name has a zero byte: its pool is never this one.
+        key = (name, f"\0{user}")
+        pool = self._pools.get(key)
+        if pool is None:
+            target = target.model_copy(update={"dbname": target.auth_dbname or target.dbname})
+            credentials = self.credentials.of_auth_user(name, target)
+            limits = replace(
+                pool_limits(self.settings, target, user),
+                pool_size=AUTH_QUERY_CONNECTIONS,
+                min_pool_size=0,
+                reserve_pool_size=0,
+            )
+            pool = self._pools[key] = self._new_pool(name, user, target, credentials, limits)
+            self._sharing.join(pool, [], target=("target", target.host, target.port))
+        return await pool.ask(sql)
 
     @property
     def clients(self) -> Iterable[ClientConnection]:

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.protocol.scram import ScramKeys
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A user of the server, and the password with which it logs in: None where the server asks for none."""
+    """A user of the server, and what it logs in with: a password, keys that a client's login has shown, or None where
+    the server asks for nothing."""
 
     user: str
-    password: str | None = field(default=None, repr=False)
+    password: str | ScramKeys | None = field(default=None, repr=False)
 
 
 class CredentialProvider(Protocol):
@@ -46,7 +48,7 @@ class CredentialProvider(Protocol):
 class FixedCredential:
     """One user and password, from the configuration."""
 
-    def __init__(self, user: str, password: str | None) -> None:
+    def __init__(self, user: str, password: str | ScramKeys | None) -> None:
         self.last_error: ProxyError | None = None
         self._credential = Credential(user, password)
 

@@ -331,6 +331,21 @@ class Pool(SharingPool):
         known = self._sessions[key] = (session, reported)
         return known
 
+    async def ask(self, sql: str) -> InternalQuery:
+        """Run a query of the proxy's own on a server connection of the pool, and return what came of it.
+
+        Raises: what `acquire` may fail with; ProxyError if the connection is lost meanwhile.
+        """
+        server = await self._borrow()
+        try:
+            result = await server.run(sql)
+        except BaseException:
+            # It may still answer: nobody else shall get that.
+            server.fail(ShutdownError())
+            raise
+        self.server_released(server)
+        return result
+
     async def _borrow(self) -> ServerConnection:
         waiter = _FutureWaiter(self.server_released)
         server = self.acquire(waiter)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 
 from tidegate_proxy.errors import AuthenticationError, ClientProtocolError
 from tidegate_proxy.protocol import encode, wire
 from tidegate_proxy.protocol.decode import read_cstring
-from tidegate_proxy.protocol.scram import ScramServerExchange, ScramVerifier
+from tidegate_proxy.protocol.scram import ScramKeys, ScramServerExchange, ScramVerifier
 from tidegate_proxy.protocol.stream import MessageStream
 
 _int32 = struct.Struct("!i")
@@ -18,10 +18,26 @@ ClientSecret = ScramVerifier | None
 """What a client is checked against; None for an unknown user, who goes through the same motions and fails."""
 
 
-async def authenticate_client(stream: MessageStream, user: str, secret: ClientSecret) -> None:
+Judge = Callable[[ScramServerExchange, bytes], Awaitable[bytes]]
+"""Takes an exchange and the client's final message; returns the server's final message, or raises."""
+
+
+async def _judge(exchange: ScramServerExchange, client_final: bytes) -> bytes:
+    return exchange.final(client_final)
+
+
+async def authenticate_client(
+    stream: MessageStream,
+    user: str,
+    secret: ClientSecret,
+    *,
+    judge: Judge = _judge,
+) -> ScramKeys | None:
     """Have a client prove by SCRAM-SHA-256 that it is `user`, with channel binding where TLS allows it.
 
     `greeting` or an error comes next; AuthenticationOk is not sent here.
+    Parameters: `judge`, who decides on the client's proof; by default `secret` alone.
+    Returns: what the client's proof has shown.
     Raises: AuthenticationError, ClientProtocolError, and what `stream` raises.
     """
     exchange = ScramServerExchange(user, secret, stream.channel_binding)
@@ -31,11 +47,16 @@ async def authenticate_client(stream: MessageStream, user: str, secret: ClientSe
         stream.write(encode.authentication_sasl_continue(b""))
         data = await _read_sasl(stream)
     stream.write(encode.authentication_sasl_continue(exchange.first(mechanism, data)))
-    stream.write(encode.authentication_sasl_final(exchange.final(await _read_sasl(stream))))
+    stream.write(encode.authentication_sasl_final(await judge(exchange, await _read_sasl(stream))))
+    return exchange.keys
 
 
-async def authenticate_client_cleartext(stream: MessageStream, user: str, check: Callable[[bytes], bool]) -> None:
+async def authenticate_client_cleartext(
+    stream: MessageStream, user: str, check: Callable[[bytes], Awaitable[bool]]
+) -> str:
     """Ask a client for its password and let `check` judge it.
+
+    Returns: the password.
 
     `greeting` or an error comes next; AuthenticationOk is not sent here.
     Raises: AuthenticationError for a wrong password, and outside TLS before anything is asked for;
@@ -47,8 +68,10 @@ async def authenticate_client_cleartext(stream: MessageStream, user: str, check:
             sqlstate="28000",
             hint='Connect with "sslmode=require" or stricter.',
         )
-    if not check(await ask_for_password(stream)):
+    password = await ask_for_password(stream)
+    if not await check(password):
         raise AuthenticationError.password(user)
+    return password.decode(errors="replace")
 
 
 async def ask_for_password(stream: MessageStream) -> bytes:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from tidegate_proxy.errors import AuthenticationError, ServerProtocolError
 from tidegate_proxy.protocol import decode, encode, wire
-from tidegate_proxy.protocol.scram import ScramClientExchange, md5_password
+from tidegate_proxy.protocol.scram import ScramClientExchange, ScramKeys, md5_password
+from tidegate_proxy.protocol.scram_keys import ScramKeysExchange
 from tidegate_proxy.protocol.stream import MessageStream
 
 _int32 = struct.Struct("!i")
@@ -31,13 +32,14 @@ async def login_server(
     *,
     user: str,
     database: str,
-    password: str | None,
+    password: str | ScramKeys | None,
     parameters: Mapping[str, str],
     allow_cleartext: bool = True,
 ) -> Welcome:
     """Log in to a server and wait until it is ready for a query.
 
-    Parameters: `password`, None where the server lets the proxy in without; `parameters`, settings for the
+    Parameters: `password`, or the keys that a client's login has shown, or None where the server lets the proxy in
+    without; `parameters`, settings for the
     StartupMessage beside user and database; `allow_cleartext`, whether a server may have the password as it
     is outside TLS (inside TLS it always may).
     Raises: TargetRefusedError with the server's own error; AuthenticationError when the proxy can't or won't
@@ -74,14 +76,16 @@ async def login_server(
 class _Login:
     """Answers to what a server asks for: one method, once."""
 
-    def __init__(self, stream: MessageStream, user: str, password: str | None, allow_cleartext: bool) -> None:
+    def __init__(
+        self, stream: MessageStream, user: str, password: str | ScramKeys | None, allow_cleartext: bool
+    ) -> None:
         self.done = False
         self._stream = stream
         self._user = user
         self._password = password
         self._allow_cleartext = allow_cleartext
         self._asked = False
-        self._scram: ScramClientExchange | None = None
+        self._scram: ScramClientExchange | ScramKeysExchange | None = None
         self._expected = 0  # the next code of the SCRAM exchange
 
     def answer(self, body: bytes) -> None:
@@ -111,7 +115,10 @@ class _Login:
         elif code == wire.AUTH_SASL:
             self._expect(data.endswith(b"\0\0"))
             offered = [name.decode(errors="replace") for name in data.split(b"\0") if name]
-            self._scram = ScramClientExchange(self._secret(), offered, self._stream.channel_binding)
+            if isinstance(self._password, ScramKeys):
+                self._scram = ScramKeysExchange(self._password, offered, self._stream.channel_binding)
+            else:
+                self._scram = ScramClientExchange(self._secret(), offered, self._stream.channel_binding)
             mechanism, first = self._scram.first()
             self._stream.write(encode.sasl_initial_response(mechanism, first))
             self._expected = wire.AUTH_SASL_CONTINUE
@@ -123,7 +130,7 @@ class _Login:
                 hint="Let the proxy log in by scram-sha-256 in the server's pg_hba.conf.",
             )
 
-    def _continue_scram(self, scram: ScramClientExchange, code: int, data: bytes) -> None:
+    def _continue_scram(self, scram: ScramClientExchange | ScramKeysExchange, code: int, data: bytes) -> None:
         if code != self._expected:
             # Above all an AuthenticationOk from a server that has not shown that it knows the password.
             raise ServerProtocolError(
@@ -152,6 +159,13 @@ class _Login:
                 f'the target server asks for a password for user "{self._user}", and none is configured',
                 sqlstate="28000",
                 hint="Configure the password with which the proxy logs in as this user.",
+            )
+        if isinstance(self._password, ScramKeys):
+            raise AuthenticationError(
+                f'the target server asks for the password itself of user "{self._user}", and the proxy has only what a '
+                "SCRAM-SHA-256 login shows",
+                sqlstate="28000",
+                hint="Let the proxy log in by scram-sha-256 in the server's pg_hba.conf, or configure the password.",
             )
         return self._password
 

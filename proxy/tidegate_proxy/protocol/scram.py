@@ -35,7 +35,7 @@ MAX_ITERATIONS: Final = 1_000_000
 
 _MIN_SALT = 12  # bytes; what scramp accepts. PostgreSQL's own have 16
 _SALT = 16
-_BINDING = "tls-server-end-point"
+BINDING_TYPE: Final = "tls-server-end-point"
 _VERIFIER = re.compile(r"SCRAM-SHA-256\$([0-9]{1,7}):([^$:]+)\$([^$:]+):([^$:]+)")
 _BASE64 = r"[A-Za-z0-9+/]+={0,2}"
 _CLIENT_FIRST = re.compile(
@@ -45,7 +45,8 @@ _CLIENT_FINAL = re.compile(
     rf"(?P<signed>c=(?P<binding>{_BASE64}),r=(?P<nonce>[!-+\--~]+)(?:,(?![mp]=)[a-zA-Z]=[^,]+)*),p=(?P<proof>{_BASE64})"
 )
 _ITERATIONS = re.compile(r",i=([0-9]+)(?:,|$)")
-_PROCESS_SECRET = secrets.token_bytes(32)
+PROCESS_SECRET: Final = secrets.token_bytes(32)
+"""What the salts of unknown users are made from where nothing is configured."""
 
 
 def md5_password(user: str, password: str, salt: bytes) -> bytes:
@@ -119,6 +120,15 @@ class ScramVerifier:
         return f"{SCRAM_SHA_256}${self.iterations}:{salt}${stored}:{server}"
 
 
+@dataclass(frozen=True, slots=True)
+class ScramKeys:
+    """What a server learns from a client that logs in: enough to log in as that user, wherever the same verifier is
+    kept. As precious as the password."""
+
+    verifier: ScramVerifier
+    client_key: bytes = field(repr=False)
+
+
 def _check_bounds(iterations: int, salt: bytes) -> None:
     if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
         raise ValueError(f"must have from {MIN_ITERATIONS} to {MAX_ITERATIONS} iterations")
@@ -126,12 +136,17 @@ def _check_bounds(iterations: int, salt: bytes) -> None:
         raise ValueError(f"must have a salt of at least {_MIN_SALT} bytes")
 
 
-def _mock_verifier(user: str, secret: bytes) -> ScramVerifier:
-    # The same salt on every attempt, as a real user's would be; keys for which nobody knows a password.
-    salt, stored_key, server_key = (
-        hmac.digest(secret, purpose + user.encode(), "sha256") for purpose in (b"salt:", b"stored:", b"server:")
+def salt_for(user: str, secret: bytes) -> bytes:
+    """A user's salt where nothing else decides it: the same on every attempt, and another for every user and secret."""
+    return hmac.digest(secret, b"salt:" + user.encode(), "sha256")[:_SALT]
+
+
+def mock_verifier(user: str, secret: bytes, iterations: int = MIN_ITERATIONS) -> ScramVerifier:
+    """What stands in for the verifier of a user who does not exist, with keys for which nobody knows a password."""
+    stored_key, server_key = (
+        hmac.digest(secret, purpose + user.encode(), "sha256") for purpose in (b"stored:", b"server:")
     )
-    return ScramVerifier(MIN_ITERATIONS, salt[:_SALT], stored_key, server_key)
+    return ScramVerifier(iterations, salt_for(user, secret), stored_key, server_key)
 
 
 def _server_nonce() -> str:
@@ -157,16 +172,19 @@ class ScramServerExchange:
         verifier: ScramVerifier | None,
         channel_binding: bytes | None = None,
         *,
-        mock_secret: bytes = _PROCESS_SECRET,
+        mock_secret: bytes = PROCESS_SECRET,
     ) -> None:
         self._user = user
         self._binding = channel_binding
-        self._verifier = verifier or _mock_verifier(user, mock_secret)
+        self._verifier = verifier or mock_verifier(user, mock_secret)
         self.mechanisms = [SCRAM_SHA_256] if channel_binding is None else [SCRAM_SHA_256_PLUS, SCRAM_SHA_256]
         # What the client is to send back, and what both sides sign.
         self._header = b""
         self._nonce = ""
         self._signed = ""
+        self._proof = b""
+        self.keys: ScramKeys | None = None
+        """What the client has shown by its proof, once it was right."""
 
     def first(self, mechanism: str, client_first: bytes) -> bytes:
         """Take the mechanism and the client's first message; returns the server's first message.
@@ -193,7 +211,7 @@ class ScramServerExchange:
             raise _malformed(
                 "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data."
             )
-        if plus and flag != f"p={_BINDING}":
+        if plus and flag != f"p={BINDING_TYPE}":
             raise _malformed("The client wants a type of channel binding that is not supported.")
         if not plus and flag.startswith("p="):
             raise _malformed(
@@ -217,6 +235,14 @@ class ScramServerExchange:
         Raises: AuthenticationError for a wrong password, an unknown user or another TLS connection's channel
         binding; ClientProtocolError.
         """
+        self.read_proof(client_final)
+        return self.judge(self._verifier)
+
+    def read_proof(self, client_final: bytes) -> None:
+        """Take the client's final message, for `judge`.
+
+        Raises: AuthenticationError for another TLS connection's channel binding; ClientProtocolError.
+        """
         match = _CLIENT_FINAL.fullmatch(_client_text(client_final))
         if match is None:
             raise _malformed("The client-final-message does not have the form of RFC 5802.")
@@ -230,13 +256,21 @@ class ScramServerExchange:
             raise AuthenticationError("SCRAM channel binding check failed", sqlstate="28000")
         if len(proof) != 32:
             raise _malformed("The proof does not have 32 bytes.")
-        signed = f"{self._signed},{match['signed']}".encode()
-        signature = hmac.digest(self._verifier.stored_key, signed, "sha256")
-        client_key = (int.from_bytes(proof, "big") ^ int.from_bytes(signature, "big")).to_bytes(32, "big")
-        if not hmac.compare_digest(hashlib.sha256(client_key).digest(), self._verifier.stored_key):
+        self._signed = f"{self._signed},{match['signed']}"
+        self._proof = proof
+
+    def judge(self, verifier: ScramVerifier) -> bytes:
+        """Hold the proof against a verifier; any of the user's may be tried.
+
+        Returns: the server's final message. Raises: AuthenticationError, also for one with another salt than was shown.
+        """
+        signed = self._signed.encode()
+        signature = hmac.digest(verifier.stored_key, signed, "sha256")
+        client_key = (int.from_bytes(self._proof, "big") ^ int.from_bytes(signature, "big")).to_bytes(32, "big")
+        if not hmac.compare_digest(hashlib.sha256(client_key).digest(), verifier.stored_key):
             raise AuthenticationError.password(self._user)
-        answer = base64.b64encode(hmac.digest(self._verifier.server_key, signed, "sha256"))
-        return b"v=" + answer
+        self.keys = ScramKeys(verifier, client_key)
+        return b"v=" + base64.b64encode(hmac.digest(verifier.server_key, signed, "sha256"))
 
 
 def _malformed(detail: str) -> ClientProtocolError:
@@ -250,6 +284,23 @@ def _client_text(data: bytes) -> str:
         raise _malformed("The message is not UTF-8.") from None
 
 
+def choose_mechanism(offered: Sequence[str], channel_binding: bytes | None) -> str:
+    """The best of a server's SASL mechanisms that we speak.
+
+    Raises: AuthenticationError when there is none.
+    """
+    if channel_binding is not None and SCRAM_SHA_256_PLUS in offered:
+        return SCRAM_SHA_256_PLUS
+    if SCRAM_SHA_256 in offered:
+        return SCRAM_SHA_256
+    raise AuthenticationError(
+        "none of the target server's SASL authentication mechanisms are supported",
+        sqlstate="28000",
+        detail=f"The server offers: {', '.join(offered)[:200] or 'none'}.",
+        hint="Let the proxy log in by scram-sha-256 in the server's pg_hba.conf.",
+    )
+
+
 class ScramClientExchange:
     """One login, seen from the client.
 
@@ -259,17 +310,8 @@ class ScramClientExchange:
     """
 
     def __init__(self, password: str, mechanisms: Sequence[str], channel_binding: bytes | None) -> None:
-        spoken = [name for name in mechanisms if name == SCRAM_SHA_256]
-        if channel_binding is not None and SCRAM_SHA_256_PLUS in mechanisms:
-            spoken.append(SCRAM_SHA_256_PLUS)
-        if not spoken:
-            raise AuthenticationError(
-                "none of the target server's SASL authentication mechanisms are supported",
-                sqlstate="28000",
-                detail=f"The server offers: {', '.join(mechanisms)[:200] or 'none'}.",
-                hint="Let the proxy log in by scram-sha-256 in the server's pg_hba.conf.",
-            )
-        binding = None if channel_binding is None else (_BINDING, channel_binding)
+        spoken = [choose_mechanism(mechanisms, channel_binding)]
+        binding = None if channel_binding is None else (BINDING_TYPE, channel_binding)
         self._client = ScramClient(spoken, "*", "*", binding)
         # Only its bytes are used, so PostgreSQL's way of preparing a password can stand in for scramp's.
         self._client.password = _prepared(password)
@@ -284,7 +326,7 @@ class ScramClientExchange:
         Raises: ServerProtocolError, also for a count of iterations below RFC 7677's minimum, which would hand
         a false server something easy to guess passwords from, or so high that it would stall the proxy.
         """
-        text = _server_text(server_first)
+        text = server_text(server_first)
         match = _ITERATIONS.search(text)
         if match is not None and not MIN_ITERATIONS <= int(match[1][:9]) <= MAX_ITERATIONS:
             raise ServerProtocolError(
@@ -295,7 +337,7 @@ class ScramClientExchange:
             self._client.set_server_first(text)
             return str(self._client.get_client_final()).encode()
         except ScramException as error:
-            raise _malformed_by_server(str(error)) from None
+            raise malformed_by_server(str(error)) from None
 
     def verify(self, server_final: bytes) -> None:
         """Check that the server knows the password too.
@@ -303,7 +345,7 @@ class ScramClientExchange:
         Raises: ServerProtocolError.
         """
         try:
-            self._client.set_server_final(_server_text(server_final))
+            self._client.set_server_final(server_text(server_final))
         except ScramException as error:
             raise ServerProtocolError(
                 "the target server did not prove that it knows the password",
@@ -312,12 +354,14 @@ class ScramClientExchange:
             ) from None
 
 
-def _malformed_by_server(detail: str) -> ServerProtocolError:
+def malformed_by_server(detail: str) -> ServerProtocolError:
+    """The error for a SCRAM message that no server sends."""
     return ServerProtocolError("malformed SCRAM message from the target server", detail=detail)
 
 
-def _server_text(data: bytes) -> str:
+def server_text(data: bytes) -> str:
+    """A SCRAM message as text. Raises: ServerProtocolError."""
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise _malformed_by_server("The message is not UTF-8.") from None
+        raise malformed_by_server("The message is not UTF-8.") from None

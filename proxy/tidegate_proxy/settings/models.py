@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from tidegate_proxy.settings.aws import RegionName, SecretName
 from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key, or_rds
 from tidegate_proxy.settings.iam import IamSettings
 from tidegate_proxy.settings.operation import OperationSettings
@@ -19,10 +20,29 @@ from tidegate_proxy.settings.values import (
     Name,
     Password,
     Seconds,
+    SecondsOrZero,
     Verifier,
     is_loopback,
     password_from,
 )
+
+DEFAULT_AUTH_QUERY = (
+    "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END "
+    "FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
+)
+
+
+def _auth_query(text: str) -> str:
+    if "$1" not in text or "\0" in text:
+        raise ValueError("must have $1 where the name of the user belongs, for example " + DEFAULT_AUTH_QUERY)
+    return text
+
+
+def _mock_secret(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < 16:
+        raise ValueError("must have at least 16 characters, for example the output of: openssl rand -base64 24")
+    return value
+
 
 PoolMode = Literal["transaction", "session", "statement"]
 
@@ -50,6 +70,33 @@ class DatabaseSettings(DatabaseSizes, frozen=True):
     password_file: File | None = None
     """File with the password of `user` in its only line, in place of `password`."""
 
+    secret: SecretName | None = None
+    """Secret of Secrets Manager, by ARN or name, that holds user and password for the server, in the shape that RDS
+    gives it: `{"username": "app", "password": "..."}`. A rotation is followed without a restart and without
+    disconnecting anyone; see docs/identity.md. Give `user` only if the secret has no `username`."""
+
+    server_auth: Literal["password", "secret", "iam"] | None = None
+    """How the proxy logs in to the server: with a password, with the `secret`, or with an RDS IAM token that it signs
+    for each new connection with its own AWS role, which needs `rds-db:connect` for `user` (or for every client's user
+    where there is none). `iam` needs TLS. Default: `secret` where there is one, else `password`."""
+
+    auth_user: Name | None = None
+    """Clients that have no entry in `users` are looked up in the database itself, by `auth_query`, for which the proxy
+    logs in as this user. Its password is in `auth_password`, `auth_password_file` or `auth_secret`; with none of them
+    it is an IAM token where `server_auth` is `iam`, else none at all."""
+
+    auth_password: Password | None = None
+    """Password of `auth_user` on the server."""
+
+    auth_password_file: File | None = None
+    """File with the password of `auth_user` in its only line."""
+
+    auth_secret: SecretName | None = None
+    """Secret of Secrets Manager with the password of `auth_user`, in the same shape as `secret`."""
+
+    auth_dbname: Name | None = None
+    """Name of the database on the server in which `auth_query` runs. Default: `dbname`."""
+
     pool_mode: PoolMode | None = None
     """Default: the general `pool_mode`; a user's own comes first."""
 
@@ -73,14 +120,41 @@ class DatabaseSettings(DatabaseSizes, frozen=True):
                 f'has tls_ca, which tls = "{self.tls}" would not use: '
                 'set tls to "verify-ca" or "verify-full", or remove tls_ca'
             )
+        self._check_server_auth()
+        self._check_auth_user()
         if self.password_file is not None:
             # The object is frozen for everyone else; this is still its construction.
             object.__setattr__(self, "password", password_from(self.password_file))
+        if self.auth_password_file is not None:
+            object.__setattr__(self, "auth_password", password_from(self.auth_password_file))
         return self
+
+    def _check_server_auth(self) -> None:
+        password = "password" if self.password else "password_file" if self.password_file else None
+        way = self.server_auth or ("secret" if self.secret else "password")
+        if way != "password" and password is not None:
+            by = "secret" if self.secret else f'server_auth = "{way}"'
+            raise ValueError(f"has both {password} and {by}: keep one of them")
+        if way == "secret" and self.secret is None:
+            raise ValueError('has server_auth = "secret" but no secret: add its ARN')
+        if way != "secret" and self.secret is not None:
+            raise ValueError(f'has both secret and server_auth = "{way}": keep one of them')
+        if way == "iam" and self.tls == "disable":
+            raise ValueError('has server_auth = "iam", for which RDS demands TLS: remove tls = "disable"')
+        object.__setattr__(self, "server_auth", way)
+
+    def _check_auth_user(self) -> None:
+        ways = [name for name in ("auth_password", "auth_password_file", "auth_secret") if getattr(self, name)]
+        if len(ways) > 1:
+            raise ValueError(f"has {' and '.join(ways)}: keep one of them")
+        if self.auth_user is None and (ways or self.auth_dbname):
+            raise ValueError(
+                f"has {(ways or ['auth_dbname'])[0]} but no auth_user: add the user that auth_query runs as"
+            )
 
 
 class UserSettings(UserSizes, frozen=True):
-    """One user that clients may log in as, with exactly one of the three ways to know the password."""
+    """One user that clients may log in as, with exactly one of the four ways to know the password."""
 
     password: Password | None = None
     """The password. The proxy also uses it to log in to servers for which the database names no `user`."""
@@ -90,19 +164,25 @@ class UserSettings(UserSizes, frozen=True):
 
     verifier: Verifier | None = None
     """What PostgreSQL keeps in `pg_authid.rolpassword`: `SCRAM-SHA-256$iterations:salt$stored:server`. The
-    user can log in to the proxy, but the proxy knows no password to log in to a server with, so the
-    database must name a `user`, or the server trust the proxy."""
+    proxy then knows no password to log in to a server with. It can log in with the key that it learns from a client's
+    own login if the server keeps the very same verifier; otherwise the database must name a `user`."""
+
+    secret: SecretName | None = None
+    """Secret of Secrets Manager, by ARN or name, that holds the password, in the shape that RDS gives it:
+    `{"username": "app", "password": "..."}`. The proxy also uses it to log in to servers for which the database names
+    no `user`."""
 
     pool_mode: PoolMode | None = None
     """Default: the database's `pool_mode`, else the general one."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        ways = ("password", "password_file", "verifier")
+        ways = ("password", "password_file", "verifier", "secret")
         given = [name for name in ways if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"has {' and '.join(given) or 'no password'}: give exactly one of password, password_file and verifier"
+                f"has {' and '.join(given) or 'no password'}: give exactly one of password, password_file, verifier "
+                "and secret"
             )
         if self.password_file is not None:
             # The object is frozen for everyone else; this is still its construction.
@@ -169,6 +249,34 @@ class Settings(Sizes, Timeouts, OperationSettings, frozen=True):
     """How clients prove who they are: by SCRAM-SHA-256, or with their password as it is, for clients that cannot do
     SCRAM and only inside TLS."""
 
+    auth_query: Annotated[str, AfterValidator(_auth_query)] = DEFAULT_AUTH_QUERY
+    """What is asked about a client without an entry in `users`, on databases with an `auth_user`. `$1` stands for the
+    client's user name. A user is a row whose last column is the SCRAM-SHA-256 verifier, as in `pg_authid.rolpassword`;
+    no row, or NULL, is nobody. It runs with the search_path `pg_catalog` alone, so other schemas must be named."""
+
+    auth_query_cache: SecondsOrZero = 10
+    """How long the answer of `auth_query` is used again. A changed password is seen sooner: a failed login has the user
+    looked up anew. 0 asks for every login."""
+
+    aws_region: RegionName | None = None
+    """AWS region of secrets that are given by name, and of IAM tokens for servers whose name does not tell it. Default:
+    AWS's usual configuration, such as the variable `AWS_REGION`."""
+
+    secret_refresh: Seconds = 300
+    """How often secrets are read again. A rotation is seen sooner: when a server or a client has another password, the
+    secret is read at once."""
+
+    failed_logins_per_minute: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 60
+    """How many failed logins a minute one source address may have as one user; all that come after fail too, whatever
+    their password, until some seconds have passed. As all users together it may have ten times as many. Other addresses
+    notice nothing, and neither do clients that are logged in. It is as high as this because functions of one subnet
+    share addresses. 0 is no limit; take that behind a load balancer which does not preserve clients' addresses."""
+
+    scram_mock_secret: Annotated[Password, AfterValidator(_mock_secret)] | None = None
+    """Text from which the proxy makes the salts that it shows to users that do not exist, at least 16 characters. Give
+    the same to all proxies behind one address: else a user whose salt changes from proxy to proxy is one that does not
+    exist. Default: random, in every process another."""
+
     check_targets: Flag = True
     """Whether `serve` refuses to start when a configured server can't be reached."""
 
@@ -186,6 +294,17 @@ class Settings(Sizes, Timeouts, OperationSettings, frozen=True):
 
     iam: IamSettings | None = None
     """Clients that log in with AWS credentials; see docs/identity.md."""
+
+    @field_validator("databases")
+    @classmethod
+    def _users_of_any_database(cls, databases: Mapping[str, DatabaseSettings]) -> Mapping[str, DatabaseSettings]:
+        every = databases.get("*")
+        if every is not None and every.auth_user is not None and not (every.auth_dbname or every.dbname):
+            raise ValueError(
+                'has auth_user for "*", but no database in which auth_query runs: add auth_dbname, for example '
+                'auth_dbname = "postgres"'
+            )
+        return databases
 
     @field_validator("databases")
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,9 +127,16 @@ def test_no_sequence_of_messages_logs_in_without_the_password(bodies: list[bytes
 # -- cleartext -----------------------------------------------------------------------------------------------
 
 
+def judged_by(right: Callable[[bytes], bool]) -> Callable[[bytes], Awaitable[bool]]:
+    async def check(password: bytes) -> bool:
+        return right(password)
+
+    return check
+
+
 def cleartext(*messages: bytes, secure: bool = True) -> ScriptedStream:
     stream = ScriptedStream(*messages, secure=secure)
-    run(authenticate_client_cleartext(stream, "ann", lambda password: password == b"s3cret"))
+    run(authenticate_client_cleartext(stream, "ann", judged_by(lambda password: password == b"s3cret")))
     return stream
 
 
@@ -138,7 +147,7 @@ def test_a_cleartext_password_is_taken_inside_tls() -> None:
 def test_a_cleartext_password_is_not_even_asked_for_outside_tls() -> None:
     stream = ScriptedStream(encode.password_message(b"s3cret"))
     with pytest.raises(AuthenticationError, match="only inside TLS") as caught:
-        run(authenticate_client_cleartext(stream, "ann", lambda _: True))
+        run(authenticate_client_cleartext(stream, "ann", judged_by(lambda _: True)))
     assert stream.written == b""
     assert len(stream.input) == 12
     assert "sslmode=require" in str(caught.value.hint)
@@ -164,7 +173,7 @@ def test_anything_but_the_password_is_refused(message: bytes, kind: type[ProxyEr
 def test_a_long_token_fits_into_a_password_message() -> None:
     token = b"t" * 65_000
     stream = ScriptedStream(encode.password_message(token), secure=True)
-    run(authenticate_client_cleartext(stream, "ann", lambda password: password == token))
+    run(authenticate_client_cleartext(stream, "ann", judged_by(lambda password: password == token)))
 
 
 # -- greeting ------------------------------------------------------------------------------------------------

@@ -42,7 +42,10 @@ async def by_scram(stream: SocketStream, user: str) -> None:
 
 
 async def by_cleartext(stream: SocketStream, user: str) -> None:
-    await authenticate_client_cleartext(stream, user, lambda password: password == b"s3cret")
+    async def check(password: bytes) -> bool:
+        return password == b"s3cret"
+
+    await authenticate_client_cleartext(stream, user, check)
 
 
 class LoginServer:

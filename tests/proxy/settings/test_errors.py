@@ -44,7 +44,7 @@ FILE_CASES = {
         (
             "users.app.zzz: unknown key; known are pool_size, reserve_pool_size, max_user_connections, "
             "max_user_client_connections, connection_borrow_timeout, query_timeout, transaction_timeout, "
-            "idle_transaction_timeout, idle_client_timeout, password, password_file, verifier, pool_mode"
+            "idle_transaction_timeout, idle_client_timeout, password, password_file, verifier, secret, pool_mode"
         ),
     ),
     "misspelled and therefore missing": (
@@ -144,11 +144,11 @@ FILE_CASES = {
     "endless number": ("a = 1" + "0" * 5000, "is not valid TOML: a number is too long"),
     "user without password": (
         SERVER + "[users.app]\n",
-        "users.app: has no password: give exactly one of password, password_file and verifier",
+        "users.app: has no password: give exactly one of password, password_file, verifier and secret",
     ),
     "user with password and verifier": (
         user_with(verifier()) + f'password = "{SECRET}"\n',
-        "users.app: has password and verifier: give exactly one of password, password_file and verifier",
+        "users.app: has password and verifier: give exactly one of password, password_file, verifier and secret",
     ),
     "empty password": (
         SERVER + '[users.app]\npassword = ""\n',
@@ -184,6 +184,45 @@ FILE_CASES = {
     "two server passwords": (
         SERVER + f'user = "u"\npassword = "{SECRET}"\npassword_file = "secret"\n',
         "databases.app: has both password and password_file: keep one of them",
+    ),
+    "server password and secret": (
+        SERVER + f'user = "u"\npassword = "{SECRET}"\nsecret = "shop/db"\n',
+        "databases.app: has both password and secret: keep one of them",
+    ),
+    "secret of a region that is none": (
+        SERVER + 'secret = "arn:aws:secretsmanager:eu-wst-1:123456789012:secret:shop"\n',
+        'databases.app.secret: is no ARN of a secret: "eu-wst-1" is no AWS region: did you mean "eu-west-1"?',
+    ),
+    "ARN of something else": (
+        SERVER + 'secret = "arn:aws:s3:::bucket"\n',
+        "databases.app.secret: is no ARN of a secret: it must have the form "
+        "arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME",
+    ),
+    "IAM to a server without TLS": (
+        SERVER + 'server_auth = "iam"\ntls = "disable"\n',
+        'databases.app: has server_auth = "iam", for which RDS demands TLS: remove tls = "disable"',
+    ),
+    "IAM and a password": (
+        SERVER + f'server_auth = "iam"\nuser = "u"\npassword = "{SECRET}"\n',
+        'databases.app: has both password and server_auth = "iam": keep one of them',
+    ),
+    "secrets wanted and none given": (
+        SERVER + 'server_auth = "secret"\n',
+        'databases.app: has server_auth = "secret" but no secret: add its ARN',
+    ),
+    "password of nobody for auth_query": (
+        SERVER + f'auth_password = "{SECRET}"\n',
+        "databases.app: has auth_password but no auth_user: add the user that auth_query runs as",
+    ),
+    "auth_query without a place for the user": (
+        "auth_query = 'SELECT 1'\n" + SERVER,
+        "auth_query: must have $1 where the name of the user belongs, for example SELECT rolname, CASE WHEN "
+        "rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE "
+        "rolname = $1 AND rolcanlogin",
+    ),
+    "a short secret for salts": (
+        f'scram_mock_secret = "{SECRET[:8]}"\n' + SERVER,
+        "scram_mock_secret: must have at least 16 characters, for example the output of: openssl rand -base64 24",
     ),
     "password file missing": (
         SERVER + '[users.app]\npassword_file = "nowhere"\n',
@@ -345,7 +384,9 @@ ENVIRONMENT_CASES = {
     ),
     "two passwords": (
         {"TIDEGATE_USERS__APP__PASSWORD": SECRET, "TIDEGATE_USERS__APP__VERIFIER": verifier()},
-        ("TIDEGATE_USERS__APP: has password and verifier: give exactly one of password, password_file and verifier"),
+        (
+            "TIDEGATE_USERS__APP: has password and verifier: give exactly one of password, password_file, verifier and secret"
+        ),
     ),
     "open to the network without TLS": (
         {"TIDEGATE_CLIENT_TLS": "require"},

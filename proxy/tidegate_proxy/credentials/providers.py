@@ -1,0 +1,169 @@
+"""Credentials that are not simply configured: secrets that rotate, IAM tokens, keys that clients' logins show."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterable
+
+from tidegate_proxy.credentials.aws import Aws, AwsError
+from tidegate_proxy.credentials.provider import Credential
+from tidegate_proxy.credentials.secret import PREVIOUS, Secret, SecretError, SecretVersion
+from tidegate_proxy.errors import AuthenticationError, ProxyError, TargetUnavailableError
+from tidegate_proxy.protocol.scram import ScramKeys
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 5.0
+"""Seconds for which a newer password is looked for after the one that had worked is refused: a rotation sets it in the
+database and in Secrets Manager one after the other."""
+
+
+class SecretCredential:
+    """A secret's user and password: AWSCURRENT, then AWSPENDING, which a rotation may have set on the server already,
+    then AWSPREVIOUS, which it may not have replaced there yet.
+
+    Parameters: `user`, where the secret names none, and else it must be the same.
+    """
+
+    def __init__(self, secret: Secret, user: str | None) -> None:
+        self.last_error: ProxyError | None = None
+        self.secret = secret
+        self._user = user
+        self._accepted: Credential | None = None
+
+    async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
+        """See CredentialProvider."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            versions = await self.secret.current()
+        except SecretError as error:
+            raise self._unavailable(error) from None
+        tried: set[Credential] = set()
+        read_again = False
+        while True:
+            for credential in self._credentials(versions):
+                if credential not in tried:
+                    tried.add(credential)
+                    yield credential
+            if read_again and loop.time() - began >= (PATIENCE if self._accepted is not None else 0):
+                return
+            versions = await self.secret.newer_than(loop.time())
+            read_again = True
+
+    def _credentials(self, versions: Iterable[SecretVersion]) -> list[Credential]:
+        found: list[Credential] = []
+        for version in versions:
+            user = version.user or self._user
+            if user is None:
+                raise self._unusable('names no "username": add it to the secret, or set user for this database')
+            if self._user is None or user == self._user:
+                credential = Credential(user, version.password)
+                # A password that is on its way out would be tried first for ever.
+                if credential == self._accepted and version.stage != PREVIOUS:
+                    found.insert(0, credential)
+                else:
+                    found.append(credential)
+        if not found:
+            raise self._unusable(f'is for another user than "{self._user}": name the right secret, or the right user')
+        return found
+
+    def _unusable(self, what: str) -> ProxyError:
+        return self._unavailable(SecretError(f'secret "{self.secret.name}" {what}'))
+
+    def _unavailable(self, error: SecretError) -> ProxyError:
+        self.last_error = _told(self.last_error, error)
+        return _for_clients(self._user, transient=error.transient)
+
+    def accepted(self, credential: Credential) -> None:
+        """See CredentialProvider."""
+        self._accepted = credential
+        self.last_error = None
+
+    def refused(self, error: ProxyError) -> None:
+        """See CredentialProvider."""
+        self.last_error = _told(
+            self.last_error,
+            f'the server refuses every version of secret "{self.secret.name}": {error.message}: set the password in '
+            "the secret to the one that the server has",
+        )
+
+
+class RdsTokenCredential:
+    """An RDS IAM token for each new connection, signed with the proxy's own role."""
+
+    def __init__(self, user: str, aws: Aws) -> None:
+        self.last_error: ProxyError | None = None
+        self._user = user
+        self._aws = aws
+
+    async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
+        """See CredentialProvider."""
+        try:
+            token = await self._aws.rds_token(host, port, self._user)
+        except AwsError as error:
+            self.last_error = _told(self.last_error, error)
+            raise _for_clients(self._user, transient=error.transient) from None
+        yield Credential(self._user, token)
+
+    def accepted(self, credential: Credential) -> None:
+        """See CredentialProvider."""
+        self.last_error = None
+
+    def refused(self, error: ProxyError) -> None:
+        """See CredentialProvider."""
+        self.last_error = _told(
+            self.last_error,
+            f'the server refuses the IAM token of user "{self._user}": {error.message}: allow the proxy\'s role '
+            f"rds-db:connect for this user, and GRANT rds_iam TO the user on the server",
+        )
+
+
+class LearnedCredential:
+    """What clients have shown of themselves when they logged in to the proxy as this user."""
+
+    def __init__(self, user: str) -> None:
+        self.last_error: ProxyError | None = None
+        self._credential = Credential(user)
+
+    def learn(self, shown: str | ScramKeys) -> None:
+        """A client has logged in with this password, or has shown these keys."""
+        self._credential = Credential(self._credential.user, shown)
+
+    async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
+        """See CredentialProvider."""
+        tried = self._credential
+        yield tried
+        if self._credential != tried:
+            yield self._credential
+
+    def accepted(self, credential: Credential) -> None:
+        """See CredentialProvider."""
+        self.last_error = None
+
+    def refused(self, error: ProxyError) -> None:
+        """See CredentialProvider."""
+        self.last_error = error
+
+
+def _told(before: ProxyError | None, error: object) -> ProxyError:
+    """The error as target health has it; logged unless it is the same as before."""
+    told = AuthenticationError(str(error), sqlstate="28000")
+    if before is None or before.message != told.message:
+        logger.error("%s", told.message)
+    return told
+
+
+def _for_clients(user: str | None, *, transient: bool) -> ProxyError:
+    # RDS Proxy's words. Names of secrets are for the log.
+    role = f'the role "{user}"' if user is not None else "the database's role"
+    if transient:
+        return TargetUnavailableError(
+            f"the proxy cannot get the credentials for {role} at present", hint="Try again later."
+        )
+    return AuthenticationError(
+        f"this proxy has no credentials for {role}",
+        sqlstate="28000",
+        hint="Check the credentials for this role and try again.",
+    )

@@ -1,0 +1,100 @@
+"""Which provider gives the credentials of which pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from weakref import WeakValueDictionary
+
+from tidegate_proxy.credentials.aws import Aws
+from tidegate_proxy.credentials.provider import CredentialProvider, FixedCredential
+from tidegate_proxy.credentials.providers import LearnedCredential, RdsTokenCredential, SecretCredential
+from tidegate_proxy.credentials.secret import Secret
+from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.protocol.scram import ScramKeys
+from tidegate_proxy.settings import DatabaseSettings, Settings
+
+
+class ServerCredentials:
+    """Providers by database and user, over secrets that they share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.aws = Aws(settings.aws_region)
+        self.secrets: dict[str, Secret] = {}
+        """Every secret that is configured, by its name or ARN."""
+        self._settings = settings
+        # Kept for as long as a pool uses them.
+        self._providers: WeakValueDictionary[tuple[str, str, bool], CredentialProvider] = WeakValueDictionary()
+        self._watchers: list[asyncio.Task[None]] = []
+        names = [name for each in settings.databases.values() for name in (each.secret, each.auth_secret)]
+        for name in (*names, *(user.secret for user in settings.users.values())):
+            if name is not None and name not in self.secrets:
+                self.secrets[name] = Secret(name, self.aws, settings.secret_refresh)
+
+    def start(self) -> None:
+        """Begin to read the secrets, and read them again on schedule."""
+        self._watchers = [asyncio.create_task(secret.watch()) for secret in self.secrets.values()]
+
+    async def close(self) -> None:
+        """Stop reading."""
+        for task in self._watchers:
+            task.cancel()
+        if self._watchers:
+            await asyncio.wait(self._watchers)
+        self.aws.close()
+
+    def of_pool(
+        self, database: str, target: DatabaseSettings, user: str, brought: CredentialProvider | None = None
+    ) -> CredentialProvider:
+        """What a pool logs in to its servers with.
+
+        Parameters: `database` and `user`, as the client named them; `target`, the database's settings; `brought`, what
+        clients bring along, for want of anything else.
+        """
+        key = (database, user, False)
+        provider = self._providers.get(key)
+        if provider is None:
+            provider = self._providers[key] = self._pool_provider(target, user) or brought or LearnedCredential(user)
+        return provider
+
+    def of_auth_user(self, database: str, target: DatabaseSettings) -> CredentialProvider:
+        """What the connection for `auth_query` logs in with; the target has an `auth_user`."""
+        assert target.auth_user is not None
+        key = (database, target.auth_user, True)
+        provider = self._providers.get(key)
+        if provider is None:
+            provider = self._providers[key] = self._auth_provider(target, target.auth_user)
+        return provider
+
+    def learn(self, database: str, user: str, shown: str | ScramKeys) -> None:
+        """A client of this pool has logged in, and has shown what may let the proxy in on the server too."""
+        provider = self._providers.get((database, user, False))
+        if isinstance(provider, LearnedCredential):
+            provider.learn(shown)
+
+    def problems(self) -> Iterator[tuple[str, ProxyError]]:
+        """What is wrong at present: database and user, and why the proxy has no credentials that work."""
+        for (database, user, _), provider in sorted(self._providers.items()):
+            if provider.last_error is not None:
+                yield f"{database}/{user}", provider.last_error
+
+    def _pool_provider(self, target: DatabaseSettings, user: str) -> CredentialProvider | None:
+        if target.server_auth == "iam":
+            return RdsTokenCredential(target.user or user, self.aws)
+        if target.secret is not None:
+            return SecretCredential(self.secrets[target.secret], target.user)
+        if target.user is not None:
+            return FixedCredential(target.user, target.password.get_secret_value() if target.password else None)
+        own = self._settings.users.get(user)
+        if own is not None and own.secret is not None:
+            return SecretCredential(self.secrets[own.secret], user)
+        if own is not None and own.password is not None:
+            return FixedCredential(user, own.password.get_secret_value())
+        return None
+
+    def _auth_provider(self, target: DatabaseSettings, user: str) -> CredentialProvider:
+        if target.auth_secret is not None:
+            return SecretCredential(self.secrets[target.auth_secret], user)
+        if target.auth_password is None and target.server_auth == "iam":
+            return RdsTokenCredential(user, self.aws)
+        return FixedCredential(user, target.auth_password.get_secret_value() if target.auth_password else None)
