@@ -33,8 +33,18 @@ GLIBCS = ("2_34", "2_28", "2_17")
 BUDGET = 15 * 1024 * 1024
 """Bytes unzipped, in AWS's megabytes, without Powertools."""
 
-# Parts of psycopg that `import psycopg` does not load and few functions do.
-WITHOUT_BYTECODE = ("psycopg/crdb/*", "psycopg/types/hstore", "psycopg/types/shapely", "psycopg/_dns")
+# Parts that `import tidegate` does not load and few functions do.
+WITHOUT_BYTECODE = (
+    "psycopg/crdb/*",
+    "psycopg/types/hstore",
+    "psycopg/types/shapely",
+    "psycopg/_dns",
+    "psycopg/pq/_debug",
+    "tidegate/command",
+)
+
+# Long texts in which nothing fails; with both source and bytecode they would take a sixtieth of the budget.
+BYTECODE_ONLY = ("typing_extensions.py", "psycopg/errors.py")
 
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
@@ -150,14 +160,17 @@ def _prune(root: Path) -> None:
     """Leave out what nothing needs at run time, and what differs from one installation to the next."""
     shutil.rmtree(root / "bin", ignore_errors=True)
     # psycopg's substitute for psycopg-binary, which is always there; its own errors if it is not are as clear.
-    substitute = root.glob("psycopg/pq/*pq_ctypes.py")
-    for path in sorted((*root.rglob("*.pyi"), *substitute)):
+    substitutes = (*root.glob("psycopg/pq/*pq_ctypes.py"), *root.glob("psycopg/_py_transformer.py"))
+    for path in sorted((*root.rglob("*.pyi"), *substitutes)):
         path.unlink()
     for path in root.glob("*.dist-info/*"):
-        # psycopg asks for its version there; licences stay with what they are for.
-        if path.name == "METADATA" or path.name.lower().startswith("licen"):
+        # For whoever asks for a version; licences stay with what they are for.
+        if path.name == "METADATA":
+            header, _, _ = path.read_bytes().partition(b"\n\n")
+            path.write_bytes(header + b"\n")
+        elif path.name.lower().startswith("licen"):
             continue
-        if path.is_dir():
+        elif path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
@@ -176,8 +189,7 @@ def _interpreter(python: str) -> str | None:
 
 
 def _compile(root: Path, interpreter: str) -> None:
-    # With source and bytecode it would take two hundredths of the budget.
-    bytecode_only = [str(path) for path in root.glob("typing_extensions.py")]
+    bytecode_only = [str(root / name) for name in BYTECODE_ONLY if (root / name).exists()]
     command = [interpreter, "-I", "-c", COMPILE, str(root), *bytecode_only]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
