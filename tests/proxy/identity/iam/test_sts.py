@@ -1,0 +1,248 @@
+"""The request to STS: to the configured endpoint and nowhere else, bounded in time, size and number."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import aiohttp
+import boto3
+import pytest
+from aiohttp import web
+from tests.lambda_layer.identity.services import moto
+from tests.proxy.identity.iam.conftest import ACCOUNT, PROXY_ID, REGION, ROLE, known_to, new_key, token_of
+
+from tidegate_load.sts.server import StandInSts
+from tidegate_load.sts.signature import Key
+from tidegate_proxy.identity.iam.answer import MAX_ANSWER, TryAgain
+from tidegate_proxy.identity.iam.policy import Principal, PrincipalPattern
+from tidegate_proxy.identity.iam.reasons import Reason, TokenError
+from tidegate_proxy.identity.iam.regions import region
+from tidegate_proxy.identity.iam.sts import Sts
+from tidegate_proxy.identity.iam.token import parse_proxy_token
+from tidegate_proxy.identity.iam.verifier import TokenVerifier
+from tidegate_proxy.settings import IamRule, IamSettings
+
+Result = TypeVar("Result")
+
+
+def ask(
+    endpoint: str, token: str, *, within: float = 20.0, timeout: float = 10.0, proxy_id: str = PROXY_ID
+) -> tuple[Principal, Sts]:
+    async def run() -> tuple[Principal, Sts]:
+        sts = Sts(endpoint, proxy_id=proxy_id, connections=4, timeout=timeout)
+        hosts = region(REGION).sts_hosts
+        parsed = parse_proxy_token(token.encode(), region=REGION, hosts=hosts, now=time.time())
+        try:
+            return await sts.identify(parsed, asyncio.get_running_loop().time() + within), sts
+        finally:
+            await sts.close()
+
+    return asyncio.run(run())
+
+
+def verifying(sts: StandInSts, work: Callable[[TokenVerifier], Awaitable[Result]], *, connections: int = 32) -> Result:
+    """Run something with a verifier that trusts the STS."""
+
+    async def run() -> Result:
+        rules = (IamRule(principal=ROLE, users=("orders",)),)
+        settings = IamSettings(
+            region=REGION, proxy_id=PROXY_ID, sts_endpoint=sts.url, sts_connections=connections, rules=rules
+        )
+        verifier = TokenVerifier(settings)
+        try:
+            return await work(verifier)
+        finally:
+            await verifier.close()
+
+    return asyncio.run(run())
+
+
+def in_seconds(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def test_the_signer_is_named_by_an_sts_that_checks_the_signature(sts: StandInSts, key: Key) -> None:
+    found, asked = ask(sts.url, token_of(key))
+    assert found.arn == key.arn
+    assert found.canonical == ROLE
+    assert asked.requests == {"200": 1}
+    assert 0 < asked.slowest <= asked.seconds
+
+
+def test_moto_names_the_role_behind_temporary_credentials(sts: StandInSts) -> None:
+    with moto() as endpoint:
+        credentials = {"aws_access_key_id": "AKIAEXAMPLEEXAMPLE01", "aws_secret_access_key": "secret"}
+        client = boto3.client("sts", region_name=REGION, endpoint_url=endpoint, **credentials)
+        role = f"arn:aws:iam::{ACCOUNT}:role/service-role/shop"
+        given = client.assume_role(RoleArn=role, RoleSessionName="orders")
+        client.close()
+
+        async def forward(request: web.Request) -> web.StreamResponse:
+            # moto knows a caller by this header alone, and a presigned request has none.
+            credential = (
+                f"AWS4-HMAC-SHA256 Credential={request.query['X-Amz-Credential']}, SignedHeaders=host, Signature=0"
+            )
+            url = f"{endpoint}/?Action=GetCallerIdentity&Version=2011-06-15"
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(url, headers={"Authorization": credential}) as answer,
+            ):
+                return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
+
+        sts.fault = forward
+        found = given["Credentials"]
+        arn = given["AssumedRoleUser"]["Arn"]
+        key = Key(found["AccessKeyId"], found["SecretAccessKey"], arn, found["SessionToken"])
+        principal, _ = ask(sts.url, token_of(key))
+    assert principal.arn == arn
+    assert PrincipalPattern.parse(role).matches(principal)
+
+
+def refusal(endpoint: str, token: str, **keywords: float) -> TokenError:
+    with pytest.raises(TokenError) as caught:
+        ask(endpoint, token, **keywords)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_a_redirect_is_not_followed(sts: StandInSts, key: Key) -> None:
+    with StandInSts([key]) as elsewhere:
+
+        async def redirect(request: web.Request) -> web.StreamResponse:
+            raise web.HTTPTemporaryRedirect(f"{elsewhere.url}{request.rel_url}")
+
+        sts.fault = redirect
+        assert refusal(sts.url, token_of(key)).reason is Reason.STS_ANSWER
+        assert not elsewhere.answers
+
+
+def test_an_answer_without_end_is_not_read_to_it(sts: StandInSts, key: Key) -> None:
+    async def flood(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b" " * MAX_ANSWER)
+        except ConnectionError:
+            return response
+
+    sts.fault = flood
+    assert refusal(sts.url, token_of(key)).reason is Reason.STS_ANSWER
+
+
+def test_a_packed_answer_is_not_unpacked(sts: StandInSts, key: Key) -> None:
+    async def packed(_: web.Request) -> web.StreamResponse:
+        response = web.json_response({"GetCallerIdentityResponse": {}})
+        response.headers["Content-Encoding"] = "gzip"
+        return response
+
+    sts.fault = packed
+    assert refusal(sts.url, token_of(key)).reason is Reason.STS_ANSWER
+
+
+def test_an_sts_that_never_answers_is_asked_again_and_then_given_up(sts: StandInSts, key: Key) -> None:
+    sts.delay = 60
+    with pytest.raises(TryAgain, match="did not answer"):
+        ask(sts.url, token_of(key), within=1.0, timeout=0.2)
+
+
+def test_a_server_error_and_a_lost_connection_are_tried_again(sts: StandInSts, key: Key) -> None:
+    faults = ["503", "lost", "500"]
+
+    async def fail(request: web.Request) -> web.StreamResponse:
+        kind = faults.pop()
+        if not faults:
+            sts.fault = None
+        if kind == "lost":
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(status=503 if kind == "lost" else int(kind))
+
+    sts.fault = fail
+    found, asked = ask(sts.url, token_of(key))
+    assert found.arn == key.arn
+    assert asked.requests["500"] == 1
+    assert asked.requests["200"] == 1
+    assert faults == []
+
+
+def test_nobody_there_is_told_as_such(key: Key) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(TryAgain, match="no connection to STS"):
+        ask(f"http://127.0.0.1:{port}", token_of(key), within=0.5)
+
+
+def test_one_token_at_once_is_one_question(sts: StandInSts, key: Key) -> None:
+    sts.delay = 0.2
+    token = token_of(key).encode()
+
+    async def work(verifier: TokenVerifier) -> list[Principal]:
+        return await asyncio.gather(*(verifier.verify(token, "orders", in_seconds(20)) for _ in range(50)))
+
+    assert {found.arn for found in verifying(sts, work)} == {key.arn}
+    assert sts.answers == {"ok": 1}
+
+
+def test_who_gives_up_does_not_end_the_question_of_others(sts: StandInSts, key: Key) -> None:
+    sts.delay = 0.5
+    token = token_of(key).encode()
+
+    async def work(verifier: TokenVerifier) -> Principal:
+        first = asyncio.ensure_future(verifier.verify(token, "orders", in_seconds(20)))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(verifier.verify(token, "orders", in_seconds(20)))
+        await asyncio.sleep(0)
+        first.cancel()
+        return await second
+
+    assert verifying(sts, work).arn == key.arn
+    assert sts.answers == {"ok": 1}
+
+
+def test_a_refusal_is_not_kept(sts: StandInSts) -> None:
+    late = new_key()
+    token = token_of(late).encode()
+
+    async def work(verifier: TokenVerifier) -> Principal:
+        with pytest.raises(TokenError, match="InvalidClientTokenId"):
+            await verifier.verify(token, "orders", in_seconds(20))
+        known_to(sts, late)  # new credentials take a moment to be known everywhere
+        return await verifier.verify(token, "orders", in_seconds(20))
+
+    assert verifying(sts, work).arn == late.arn
+
+
+def test_what_is_kept_ends_with_the_token(sts: StandInSts, key: Key) -> None:
+    token = token_of(key, age=58.0, expires=60).encode()
+
+    async def work(verifier: TokenVerifier) -> None:
+        deadline = in_seconds(30)
+        reasons: list[Reason] = []
+        while not reasons and asyncio.get_running_loop().time() < deadline:
+            try:
+                await verifier.verify(token, "orders", deadline)
+            except TokenError as error:
+                reasons.append(error.reason)
+            await asyncio.sleep(0.05)
+        assert reasons == [Reason.EXPIRED]
+
+    verifying(sts, work)
+
+
+def test_many_questions_share_few_connections(sts: StandInSts) -> None:
+    sts.delay = 0.01
+    keys = [known_to(sts, new_key()) for _ in range(60)]
+
+    async def work(verifier: TokenVerifier) -> list[Principal]:
+        tokens = [token_of(key).encode() for key in keys]
+        return await asyncio.gather(*(verifier.verify(token, "orders", in_seconds(60)) for token in tokens))
+
+    found = verifying(sts, work, connections=5)
+    assert [each.arn for each in found] == [key.arn for key in keys]
+    assert sts.answers == {"ok": 60}
+    assert sts.at_once <= 5
+    assert sts.connections <= 5
