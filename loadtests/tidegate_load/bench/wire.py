@@ -38,7 +38,7 @@ def _keys(password: str, salt: bytes, iterations: int) -> tuple[bytes, bytes]:
 
 
 class WireClient:
-    """One session: logs in by SCRAM-SHA-256, then counts what comes.
+    """One session: logs in by SCRAM-SHA-256, or with the password as it is where that is asked for; counts what comes.
 
     `ready` is True when ReadyForQuery came last; `rows` counts DataRow messages; `copying` is True once the server
     waits for COPY data; `error` is the last error's text, or "".
@@ -95,6 +95,8 @@ class WireClient:
             return message(b"p", b"SCRAM-SHA-256\0" + struct.pack("!i", len(data)) + data)
         if code == 11:
             return message(b"p", self._final(body[4:].decode()))
+        if code == 3:
+            return message(b"p", self._password.encode() + b"\0")
         if code not in (0, 12):
             self.error = f"the server wants a login of kind {code}"
         return b""
