@@ -109,11 +109,15 @@ class _Connection(asyncio.Protocol):
 class Crowd:
     """Clients of one endpoint, all closed in the end. Used inside a running event loop.
 
-    Parameters: `parameters` as for `psycopg.connect`: host, port and sslmode count; `count` of clients.
+    Parameters: `parameters` as for `psycopg.connect`: host, port and sslmode count; `count` of clients;
+    `passwords`, one for each, if not all have the stage's.
     """
 
-    def __init__(self, stage: Stage, parameters: dict[str, Any], count: int) -> None:
+    def __init__(
+        self, stage: Stage, parameters: dict[str, Any], count: int, passwords: Sequence[str] | None = None
+    ) -> None:
         self._stage = stage
+        self._passwords = [stage.password] * count if passwords is None else list(passwords)
         self._parameters = parameters
         self._count = count
         self._connections: list[_Connection] = []
@@ -148,15 +152,15 @@ class Crowd:
         """
         limit = asyncio.Semaphore(at_once or self._count)
 
-        async def one() -> None:
-            connection = _Connection(self._stage.password, self._context)
+        async def one(password: str) -> None:
+            connection = _Connection(password, self._context)
             self._connections.append(connection)
             async with limit:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(CLIENT_TIMEOUT):
                         await self._open(connection)
 
-        await self._all([one() for _ in range(self._count)])
+        await self._all([one(password) for password in self._passwords])
         for connection in self._connections:
             if not connection.client.ready:
                 connection.client.error = connection.client.error or f"not logged in within {CLIENT_TIMEOUT:.0f} s"
@@ -183,8 +187,8 @@ class Crowd:
     async def storm(self) -> list[float]:
         """Have every client connect, log in and run a query as soon as it can, all at once; returns as `query`."""
 
-        async def one() -> None:
-            connection = _Connection(self._stage.password, self._context)
+        async def one(password: str) -> None:
+            connection = _Connection(password, self._context)
             self._connections.append(connection)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLIENT_TIMEOUT):
@@ -193,7 +197,7 @@ class Crowd:
                         connection.send(query("SELECT 1"))
                         await connection.wake
 
-        await self._all([one() for _ in range(self._count)])
+        await self._all([one(password) for password in self._passwords])
         self._mark_unanswered()
         return sorted(each.answered for each in self._connections if not each.client.error)
 

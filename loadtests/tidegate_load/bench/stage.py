@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import resource
@@ -15,6 +16,7 @@ from typing import Any, Self
 
 import trustme
 
+from tidegate_load.bench.identity import Identities
 from tidegate_load.clean_environment import clean_environment
 from tidegate_load.postgres import UNENCRYPTED, EmbeddedPostgres, unprivileged_user
 from tidegate_load.spike.interrupt import Interruption
@@ -61,6 +63,8 @@ class Stage:
         self.folder = Path()
         self._max_connections = max_connections
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._resources = contextlib.ExitStack()
+        self._identities: Identities | None = None
         self.server: EmbeddedPostgres
 
     def __enter__(self) -> Self:
@@ -79,6 +83,7 @@ class Stage:
 
     def close(self) -> None:
         """End PostgreSQL and remove the folder. Safe to call twice."""
+        self._resources.close()
         if hasattr(self, "server"):
             self.server.close()
         if self._temporary is not None:
@@ -93,6 +98,12 @@ class Stage:
         """Keyword arguments for `psycopg.connect`, directly to PostgreSQL and without TLS."""
         direct = self.server.parameters(user=USER, password=self.password, dbname=DATABASE)
         return direct | UNENCRYPTED | keywords
+
+    def identities(self, count: int) -> Identities:
+        """Clients with AWS credentials, at least so many; there from the first call on, which says how many."""
+        if self._identities is None:
+            self._identities = self._resources.enter_context(Identities(self.new_folder("sts"), count))
+        return self._identities
 
     def new_folder(self, name: str) -> Path:
         """A folder of its own, which the user that runs poolers may read and write."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tidegate_load.bench.measurements import REFERENCE, Run
-from tidegate_load.bench.stats import Spread
+from tidegate_load.bench.stats import Spread, paired_ratios, spread
 
 COMPILED, INTERPRETED = "tidegate-compiled", "tidegate-interpreted"
 
@@ -35,7 +35,7 @@ def verdicts(run: Run) -> list[Verdict]:
     found += _added_latency(run)
     found += _ratios(run, "storm, CPU per login", "b", ("plain", "scram"), "cpu", 3.0)
     found += _ratios(run, "storm, CPU per login", "b", ("tls", "scram"), "cpu", 1.3)
-    found.append(Verdict("storm, CPU per login, IAM over TLS", "≤ 1.3 of PgBouncer's for TLS", "not measured", None))
+    found.append(_iam_logins(run))
     found += _values(run, "storm, clients that failed", "b", ("killed",), "failures", 0.0, "")
     found += _ratios(run, "storm, last first row", "b", ("killed",), "last", 2.0)
     found += _ratios(run, "bulk, CPU per GB", "d", (), "cpu", 1.1)
@@ -114,6 +114,18 @@ def _other_poolers(run: Run) -> Iterator[Verdict]:
         yield Verdict("CPU per query, plain", "below every other pooler", "no other pooler was present", None)
     for key in measured:
         yield from _ratios(run, "CPU per query", "a", ("plain",), "cpu", 1.0, to=key)
+
+
+def _iam_logins(run: Run) -> Verdict:
+    """IAM is compared with what PgBouncer, which has none, needs for a login by SCRAM inside TLS."""
+    what, target, limit = "storm, CPU per login, IAM over TLS", "≤ 1.3 of PgBouncer's for TLS", 1.3
+    for ours in _cases(run, "b", ("tls", "iam")):
+        for theirs in _cases(run, "b", ("tls", "scram")):
+            ratios = paired_ratios(run.rounds("b", ours, COMPILED, "cpu"), run.rounds("b", theirs, REFERENCE, "cpu"))
+            if ratios:
+                ratio = spread(ratios)
+                return Verdict(what, target, _shown(ratio), ratio.median <= limit)
+    return Verdict(what, target, "not measured", None)
 
 
 def _added_latency(run: Run) -> Iterator[Verdict]:

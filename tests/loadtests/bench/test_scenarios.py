@@ -54,7 +54,7 @@ def test_short_queries(stage: Stage, words: str) -> None:
     assert ("direct" in {each.endpoint for each in run.measurements}) == ("tls" not in words)
 
 
-@pytest.mark.parametrize("words", ["plain scram", "tls scram", "killed new"])
+@pytest.mark.parametrize("words", ["plain scram", "tls scram", "tls iam", "killed new"])
 def test_storms(stage: Stage, words: str) -> None:
     run = measured(stage, SCENARIOS["storm"], words)
     seen = values(run)

@@ -41,6 +41,17 @@ def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     assert found["storm, CPU per login, IAM over TLS"].met is None
 
 
+def test_iam_is_compared_with_pgbouncers_tls() -> None:
+    run = made_run()
+    for number, slowness in ((1, 1.0), (2, 2.0)):
+        for case, endpoint, cpu in (("SCRAM", "pgbouncer", 0.65), ("IAM", "tidegate-compiled", 0.78)):
+            values = {"cpu": cpu * slowness}
+            run.measurements.append(Measurement("b", f"TLS, {case}, 500 clients", endpoint, number, values))
+    verdict = _by_name(verdicts(run))["storm, CPU per login, IAM over TLS"]
+    assert verdict.met is True
+    assert verdict.seen == "1.20 (1.20…1.20)"
+
+
 def test_other_poolers_count_when_they_were_there() -> None:
     run = made_run()
     run.endpoints[-1] = EndpointInfo("odyssey", "Odyssey", "1.4")

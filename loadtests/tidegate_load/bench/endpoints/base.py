@@ -34,7 +34,7 @@ class Setup:
 
     `clients`, the most that will be connected; `tls` between client and pooler; `prepared`, whether clients use
     protocol-level prepared statements; `sessions`, whether clients keep state in their sessions, for which poolers that
-    do not carry it run as session pools.
+    do not carry it run as session pools; `iam`, clients log in with AWS credentials.
     """
 
     clients: int
@@ -42,6 +42,7 @@ class Setup:
     prepared: bool = False
     pool_size: int = 20
     sessions: bool = False
+    iam: bool = False
 
 
 class Running:
@@ -99,6 +100,7 @@ class Endpoint(abc.ABC):
     key: str
     title: str
     pooler = True
+    knows_iam = False
 
     @abc.abstractmethod
     def version(self) -> str | None:
@@ -193,7 +195,10 @@ class PathEndpoint(PoolerEndpoint):
 
 def client_parameters(stage: Stage, setup: Setup, port: int) -> dict[str, Any]:
     """Keyword arguments for `psycopg.connect` to an endpoint on loopback."""
-    return stage.parameters(host=HOST, port=port, sslmode="require" if setup.tls else "disable")
+    parameters = stage.parameters(host=HOST, port=port, sslmode="require" if setup.tls else "disable")
+    if setup.iam:
+        parameters["password"] = stage.identities(setup.clients).tokens(1)[0]
+    return parameters
 
 
 class PoolerProcess:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tidegate_load.bench.endpoints.base import PoolerEndpoint, Setup
+from tidegate_load.bench.identity import PRINCIPAL, PROXY_ID, REGION
 from tidegate_load.bench.stage import DATABASE, HOST, USER, Stage
 from tidegate_load.clean_environment import clean_environment
 
@@ -26,6 +27,7 @@ class Tidegate(PoolerEndpoint):
     """
 
     as_nobody = False
+    knows_iam = True
 
     def __init__(self, core: str) -> None:
         self._core = core
@@ -87,4 +89,17 @@ tls = "disable"
 
 [users.{USER}]
 password = {json.dumps(stage.password)}
+{_iam(stage, setup) if setup.iam else ""}"""
+
+
+def _iam(stage: Stage, setup: Setup) -> str:
+    return f"""
+[iam]
+region = "{REGION}"
+proxy_id = "{PROXY_ID}"
+sts_endpoint = "{stage.identities(setup.clients).url}"
+
+[[iam.rules]]
+principal = "{PRINCIPAL}"
+users = ["{USER}"]
 """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import uvloop
 
 from tidegate_load.bench.crowd import Crowd, need_no_errors
-from tidegate_load.bench.endpoints import Running, Setup
+from tidegate_load.bench.endpoints import Endpoint, Running, Setup
 from tidegate_load.bench.measurements import Metric
 from tidegate_load.bench.scenarios.base import Case, Scenario, Sizes
 from tidegate_load.bench.stage import USER, BenchError, Stage
@@ -33,13 +34,14 @@ class Storm(Scenario):
     def cases(self, sizes: Sizes) -> list[Case]:
         count = sizes.storm
 
-        def setup(tls: bool = False) -> Setup:
+        def setup(tls: bool = False, iam: bool = False) -> Setup:
             # Twice as many: where the pool is filled first, others do that.
-            return Setup(2 * count, tls=tls, pool_size=sizes.pool_size)
+            return Setup(2 * count, tls=tls, pool_size=sizes.pool_size, iam=iam)
 
         return [
             Case(f"plain, SCRAM, {count} clients", setup(), fresh=True),
             Case(f"TLS, SCRAM, {count} clients", setup(tls=True), fresh=True),
+            Case(f"TLS, IAM, {count} clients", setup(tls=True, iam=True), fresh=True, only_poolers=True),
             Case(
                 f"servers killed, {count} connected clients",
                 setup(),
@@ -53,6 +55,9 @@ class Storm(Scenario):
     def estimate(self, sizes: Sizes, case: Case) -> float:
         return 0.5 + sizes.storm * (0.004 if case.setup.tls or case.what else 0.002)
 
+    def endpoints(self, present: Sequence[Endpoint], case: Case) -> list[Endpoint]:
+        return [each for each in super().endpoints(present, case) if each.knows_iam or not case.setup.iam]
+
     def open_files(self, sizes: Sizes) -> int:
         return 2 * sizes.storm
 
@@ -60,8 +65,10 @@ class Storm(Scenario):
         return uvloop.run(self._storm(stage, sizes.storm, case, running))
 
     async def _storm(self, stage: Stage, count: int, case: Case, running: Running) -> dict[str, float]:
+        # Each with a token of its own, signed before the clock runs.
+        tokens = stage.identities(case.setup.clients).tokens(count) if case.setup.iam else None
         async with (
-            Crowd(stage, running.parameters, count) as crowd,
+            Crowd(stage, running.parameters, count, tokens) as crowd,
             Crowd(stage, running.parameters, count) as before,
         ):
             kill = case.what.get("kill")
