@@ -150,5 +150,9 @@ def describe(settings: Settings) -> list[str]:
     if (more := len(settings.databases) - DATABASES_SHOWN) > 0:
         lines.append(f"... and {more} more databases")
     count = len(settings.users)
-    lines.append(f"Users: {count}" if count else "Users: none, so nobody can log in")
+    iam = settings.iam
+    lines.append(f"Users: {count}" if count or iam else "Users: none, so nobody can log in")
+    if iam is not None:
+        rules = f"region {iam.region}, rules: {len(iam.rules)}, " if iam.rules else ""
+        lines.append(f"IAM: {rules}database users who log in by a token: {len(iam.users)}")
     return [one_line(line) for line in lines]

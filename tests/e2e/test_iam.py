@@ -34,9 +34,7 @@ def give(monkeypatch: pytest.MonkeyPatch, key: Key) -> None:
 
 
 @pytest.fixture
-def function(
-    monkeypatch: pytest.MonkeyPatch, iam_proxy: ProxyProcess, authority: Authority, key: Key
-) -> None:
+def function(monkeypatch: pytest.MonkeyPatch, iam_proxy: ProxyProcess, authority: Authority, key: Key) -> None:
     """The environment of a function that is configured for the Tidegate token."""
     settings = {
         "AUTH": "tidegate-iam",

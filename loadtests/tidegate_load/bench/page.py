@@ -109,5 +109,5 @@ def _absent(run: Run) -> str:
     lines += [
         f"- {each.scenario}, {each.case}, {run.title(each.endpoint)} failed: {each.error}" for each in run.failures
     ]
-    lines.append("- Logging in with IAM, and two processes on one port, are not measured yet.")
+    lines.append("- Two processes on one port are not measured yet.")
     return "\n".join(["## What is not in these numbers", "", *lines])
