@@ -106,6 +106,14 @@ class QueueFullError(ProxyError):
         )
 
 
+class DeadlineError(ProxyError):
+    """The deadline that a client has set for its transaction has passed."""
+
+    default_sqlstate = "57014"
+    default_message = "canceling transaction: the deadline that its client has set has passed"
+    default_hint = "The client has set it with tidegate.deadline_ms."
+
+
 class LimitError(ProxyError):
     """The proxy holds as many clients as it may."""
 

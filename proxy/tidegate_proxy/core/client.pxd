@@ -8,7 +8,7 @@ from tidegate_proxy.core.statistics cimport Statistics
 from tidegate_proxy.core.watch cimport SessionWatch
 
 cdef int COPY_DATA, COPY_DONE, COPY_FAIL, BIND, EXECUTE, FLUSH, FUNCTION_CALL, IDLE, QUERY, SYNC, TERMINATE
-cdef int BEGINS, NAMES_STATEMENT, SHORT, QUERY_AFTER_EXTENDED, _HOLDS_ENOUGH, _SERVER_FULL
+cdef int PARSE, BEGINS, NAMES_STATEMENT, SHORT, QUERY_AFTER_EXTENDED, _HOLDS_ENOUGH, _SERVER_FULL
 cdef Py_ssize_t MAX_SHORT_MESSAGE
 cdef bytes FROM_CLIENT
 
@@ -48,6 +48,7 @@ cdef class ClientConnection:
     cdef Py_ssize_t _needed
     cdef Py_ssize_t _skip
     cdef object _doom
+    cdef public object deadline
 
     cpdef data_received(self, bytes data)
     cdef _hold(self, bytes data)
@@ -55,6 +56,8 @@ cdef class ClientConnection:
                    length=Py_ssize_t, kind=int, traits=int, out=list, server=ServerConnection,
                    was_mid_message=bint, too_long=bint, text=bytes)
     cdef _process(self, bytes data, bytes prefix=*)
+    cdef bytes _without_deadline(self, bytes data, Py_ssize_t pos, Py_ssize_t end)
+    cpdef forget_deadline(self)
     cdef _send(self, ServerConnection server, list out, bytes data, Py_ssize_t start, Py_ssize_t pos)
     cpdef int simple(self, int kind)
     cdef Py_ssize_t _pass_over(self, Py_ssize_t end, Py_ssize_t size)

@@ -7,6 +7,7 @@ message becomes (a prepared statement's name, say) depends on the connection tha
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -19,6 +20,7 @@ from tidegate_proxy.core.codes import (
     QUERY_AFTER_EXTENDED,
     SHORT,
 )
+from tidegate_proxy.core.deadline import cut_comment, set_by
 from tidegate_proxy.core.look import looks_plain
 from tidegate_proxy.core.prepared import ClientStatements
 from tidegate_proxy.core.session import Session
@@ -37,6 +39,7 @@ from tidegate_proxy.protocol.wire import (
     FLUSH,
     FUNCTION_CALL,
     IDLE,
+    PARSE,
     QUERY,
     SYNC,
     TERMINATE,
@@ -55,6 +58,9 @@ MAX_MESSAGE = (1 << 30) - 1
 """PostgreSQL's own limit on a message's length (MaxAllocSize)."""
 
 _READY_IDLE = encode.ready_for_query(IDLE)
+_SET = encode.command_complete("SET")
+_ROLLED_BACK = encode.command_complete("ROLLBACK") + _READY_IDLE
+_ROLLBACK = re.compile(rb"\s*(?:ROLLBACK|ABORT)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*\0", re.IGNORECASE)
 # Why a client is not read from: bits of one number.
 _HOLDS_ENOUGH, _SERVER_FULL = 1, 2
 
@@ -94,6 +100,9 @@ class ClientOwner(Protocol):
 
     def defaults_changed(self) -> None:
         """Parameters of a role or a database were changed for sessions to come."""
+
+    def set_deadline(self, client: ClientConnection, seconds: float) -> None:
+        """The client's transaction, or its next one, is to end by then; 0 is never."""
 
     def client_lost(self, client: ClientConnection) -> None:
         """The client's connection has ended."""
@@ -176,6 +185,8 @@ class ClientConnection:
         self._reading_paused = 0
         # An error was answered in the midst of an extended request: the rest of it is dropped up to its Sync.
         self._discarding = False
+        # The timer of the transaction's deadline, if the client has set one.
+        self.deadline: asyncio.TimerHandle | None = None
         # The server connection was lost between two requests of a transaction: the next one fails with this.
         self._doom: ProxyError | None = None
 
@@ -261,6 +272,31 @@ class ClientConnection:
                     pos = start = self._pass_over(end, size)
                     continue
                 self._discarding = False
+            # The last letter of a comment, or of SET: most texts have neither there.
+            if (
+                kind == QUERY
+                and end <= size
+                and length > 9
+                and (data[end - 2] == 47 or (length < 80 and data[pos + 7] | 32 == 116))
+            ):
+                if data[end - 2] == 47:
+                    data = self._without_deadline(data, pos, end)
+                    end -= size - len(data)
+                    size = len(data)
+                elif (seconds := set_by(data[pos + 5 : end - 1])) is not None:
+                    if server is not None and (server.owed or self.unsynced):
+                        self._wait_for_answers(server, out, data, start, pos)
+                        return
+                    self._send(server, out, data, start, pos)
+                    out = []
+                    self.owner.set_deadline(self, seconds)
+                    self.deliver(_SET + encode.ready_for_query(IDLE if server is None else server.status))
+                    pos = start = end
+                    continue
+            elif kind == PARSE and end <= size and length > 11 and data[end - 4] == 47:
+                data = self._without_deadline(data, pos, end)
+                end -= size - len(data)
+                size = len(data)
             if server is None:
                 if kind in (COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH):
                     # Late data of a copy that has failed; PostgreSQL drops it too.
@@ -278,6 +314,11 @@ class ClientConnection:
                     continue
                 if self._doom is not None:
                     error, self._doom = self._doom, None
+                    if kind == QUERY and _ROLLBACK.fullmatch(data, pos + 5, end):
+                        # It has been rolled back, which is all that is asked for.
+                        self.deliver(_ROLLED_BACK)
+                        pos = start = end
+                        continue
                     self._refuse(data[pos:], error)
                     return
                 server = self.owner.take() or self.owner.acquire(self)
@@ -406,6 +447,20 @@ class ClientConnection:
         elif start < pos:
             server.transport.write(data if start == 0 and pos == len(data) else data[start:pos])
 
+    def _without_deadline(self, data: bytes, pos: int, end: int) -> bytes:
+        found = cut_comment(data[pos:end])
+        if found is None:
+            return data
+        message, seconds = found
+        self.owner.set_deadline(self, seconds)
+        return data[:pos] + message + data[end:]
+
+    def forget_deadline(self) -> None:
+        """The transaction that it was for is over."""
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+
     def simple(self, kind: int) -> int:
         """What is owed for a Query or FunctionCall that is sent now."""
         if not self.unsynced:
@@ -496,6 +551,7 @@ class ClientConnection:
     def borrow_failed(self, error: ProxyError) -> None:
         """The wait was in vain: the request is answered with `error`, and the client may go on. Called by the pool."""
         self.waiting = False
+        self.forget_deadline()
         self.waiting_since = 0
         held = self._take_held()
         self._refuse(held, error)
@@ -551,6 +607,8 @@ class ClientConnection:
     def server_detached(self) -> None:
         """The server connection went back to the pool."""
         self.server = None
+        if self.deadline is not None:
+            self.forget_deadline()
         self.awaits_answers = False
         self._resume_reading(_SERVER_FULL)
         if self.draining:
@@ -564,6 +622,7 @@ class ClientConnection:
         nobody knows how many were answered (None): it would take one answer for another.
         """
         self.server = None
+        self.forget_deadline()
         self.waits_for_answers = self._blocked = False
         self.statements.unnamed_there = False
         self._resume_reading(_SERVER_FULL)
@@ -671,6 +730,7 @@ class ClientConnection:
 
     def _let_go(self) -> None:
         """Give back whatever the client holds or waits for."""
+        self.forget_deadline()
         if self.waiting:
             self.waiting = False
             self.owner.give_up(self)

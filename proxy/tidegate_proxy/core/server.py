@@ -599,6 +599,8 @@ class ServerConnection:
             client.end()
             return
         if client is not None and not client.unsynced and not client.mid_message:
+            if client.deadline is not None and self.status == IDLE and not self.owed:
+                client.forget_deadline()
             if self.uncertain and self.status == IDLE:
                 self.settle()
                 return
@@ -844,9 +846,19 @@ class ServerConnection:
         self.client = None
         self.owner.server_lost(self)
         if client is not None:
-            client.statistics.requests += self.request - self.counted
-            requests: int | None = None
-            if not (self.uncertain or self._settling):
-                requests = sum(1 for token in self.owed if isinstance(token, int) and token not in _NO_REQUEST)
-            self._undo([token for token in self.owed if isinstance(token, (ParseToken, CloseToken))])
-            client.server_lost(error, requests, in_transaction=self.status != IDLE, mid_message=self.mid_message)
+            self._part(client, error)
+
+    def cut_off(self, error: ProxyError) -> None:
+        """Take the connection away from its client, to whom it looks as if it were lost. It has to be cleaned."""
+        client = self.client
+        if client is not None:
+            self.abandon()
+            self._part(client, error)
+
+    def _part(self, client: ClientConnection, error: ProxyError) -> None:
+        client.statistics.requests += self.request - self.counted
+        requests: int | None = None
+        if not (self.uncertain or self._settling):
+            requests = sum(1 for token in self.owed if isinstance(token, int) and token not in _NO_REQUEST)
+        self._undo([token for token in self.owed if isinstance(token, (ParseToken, CloseToken))])
+        client.server_lost(error, requests, in_transaction=self.status != IDLE, mid_message=self.mid_message)

@@ -23,6 +23,7 @@ from tidegate_proxy.errors import (
 from tidegate_proxy.metrics.counts import PoolCounts
 from tidegate_proxy.net.connector import Connector
 from tidegate_proxy.pool import planner, timeouts
+from tidegate_proxy.pool.deadlines import Deadlines
 from tidegate_proxy.pool.prepare import initialize, prepare
 from tidegate_proxy.pool.reset import reset
 from tidegate_proxy.pool.session import changes
@@ -100,6 +101,13 @@ class Pool(SharingPool):
         self._sessions: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], dict[bytes, bytes]]] = {}
         self._welcome: dict[bytes, bytes] = {}
         self._query_timeouts = timeouts.QueryTimeouts()
+        self._deadlines = Deadlines(
+            cancel=lambda server: self._start(self._cancel(server)),
+            clean=lambda server, mid_message, unsynced: self._start(
+                self._reset(server, mid_message, unsynced, pinned=True, polite=False)
+            ),
+            passed=self._deadline_passed,
+        )
         self._plan_generations = 0
         self.always_prefixed = self._asks_always
         self.now = self._loop.time()
@@ -487,6 +495,13 @@ class Pool(SharingPool):
             self.server_released(server)
         else:
             server.fail(ShutdownError("the connection could not be cleaned after its client vanished"))
+
+    def set_deadline(self, client: ClientConnection, seconds: float) -> None:
+        """The client's transaction, or its next one, shall end in that many seconds; 0: it may last."""
+        self._deadlines.set(client, seconds)
+
+    def _deadline_passed(self) -> None:
+        self.counts.deadline_cancels += 1
 
     def client_lost(self, client: ClientConnection) -> None:
         """A client connection has ended."""

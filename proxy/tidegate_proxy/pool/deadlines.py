@@ -1,0 +1,68 @@
+"""Ends transactions at the deadlines that their clients have set, also when a client is frozen or gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tidegate_proxy.core.client import ClientConnection
+from tidegate_proxy.core.server import ServerConnection
+from tidegate_proxy.errors import DeadlineError
+
+GRACE = 0.5
+"""Seconds that a cancelled statement has to end, and its client to end the transaction. A COMMIT that the server has
+got is answered by the server, so that the client never hears of a failure where there was none. With this, the server
+connection is free again within a second of the deadline."""
+
+
+class Deadlines:
+    """Those of one pool's clients.
+
+    Parameters: `cancel`, sends a CancelRequest to a server connection; `clean`, is given a server connection that was
+    taken from its client, whether the client is in the midst of a message, and whether it still owes a Sync; `passed`,
+    called for each deadline that has ended something.
+    """
+
+    def __init__(
+        self,
+        *,
+        cancel: Callable[[ServerConnection], None],
+        clean: Callable[[ServerConnection, bool, bool], None],
+        passed: Callable[[], None],
+    ) -> None:
+        self._cancel = cancel
+        self._clean = clean
+        self._count = passed
+
+    def set(self, client: ClientConnection, seconds: float) -> None:
+        """The client's transaction, or its next one, shall end in that many seconds; 0: it may last."""
+        client.forget_deadline()
+        if seconds > 0:
+            client.deadline = asyncio.get_running_loop().call_later(seconds, self._passed, client)
+
+    def _passed(self, client: ClientConnection) -> None:
+        client.deadline = None
+        if client.waiting:
+            self._count()
+            client.cancel_wait(DeadlineError())
+            return
+        server = client.server
+        if server is None or server.closing or server.owes_only_itself:
+            return  # it is over
+        if not server.answering:
+            self._cut_off(client)
+            return
+        self._cancel(server)
+        client.deadline = asyncio.get_running_loop().call_later(GRACE, self._cut_off, client)
+        self._count()
+
+    def _cut_off(self, client: ClientConnection) -> None:
+        cancelled, client.deadline = client.deadline is not None, None
+        server = client.server
+        if server is None or server.closing or server.owes_only_itself:
+            return
+        if not cancelled:
+            self._count()
+        mid_message, unsynced = client.mid_message, client.unsynced
+        server.cut_off(DeadlineError())
+        self._clean(server, mid_message, unsynced)
