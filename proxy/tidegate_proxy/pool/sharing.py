@@ -125,8 +125,8 @@ class Sharing:
         return [limit for limit in self._limits.values() if pool in limit.pools]
 
     def target_of(self, pool: Pool) -> TargetLimit:
-        """The limit of the pool's server."""
-        return next(limit for limit in self.of(pool) if isinstance(limit, TargetLimit))
+        """The limit of the pool's server; for a pool that has left while it was opening a connection, nobody's."""
+        return next((limit for limit in self.of(pool) if isinstance(limit, TargetLimit)), TargetLimit())
 
     def is_full(self, pool: Pool) -> bool:
         """Whether a limit is reached that the pool shares."""

@@ -108,6 +108,9 @@ class Owner(Borrowing):
     def schema_changed(self) -> None:
         pass
 
+    def set_deadline(self, client: ClientConnection, seconds: float) -> None:
+        self.events.append(f"deadline in {seconds:g} s")
+
     def client_lost(self, client: ClientConnection) -> None:
         self.events.append("client lost")
 
@@ -137,6 +140,7 @@ def play(steps: Iterable[Step]) -> tuple[bytes, bytes, list[str]]:
     return to_client.take(), owner.to_server.take(), owner.events
 
 
+SET_DONE = encode.command_complete("SET")
 NAMED = intern_statement(b"SELECT 1\0\0\0")
 RENAMED = parse(NAMED.name, b"SELECT 1")
 
@@ -158,6 +162,19 @@ SCRIPTS: dict[str, tuple[list[Step], bytes, bytes]] = {
         ],
         DONE + BUSY + ROW + DONE + BUSY + DONE + IDLE,
         encode.query("BEGIN") + encode.query("SELECT 1") + encode.query("COMMIT"),
+    ),
+    "deadlines, which the server does not get": (
+        [
+            (
+                "c",
+                encode.query("SET tidegate.deadline_ms = 700") + encode.query("BEGIN /* tidegate.deadline_ms=900 */"),
+            ),
+            ("s", DONE + BUSY),
+            ("c", parse(b"", b"SELECT 1 /* tidegate.deadline_ms=800 */") + encode.sync()),
+            ("s", PARSED + BUSY),
+        ],
+        SET_DONE + IDLE + DONE + BUSY + PARSED + BUSY,
+        encode.query("BEGIN") + parse(b"", b"SELECT 1") + encode.sync(),
     ),
     "a pipeline with an error": (
         [
