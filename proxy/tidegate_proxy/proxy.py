@@ -323,7 +323,7 @@ class Proxy:
             if target is None:
                 raise ClientProtocolError(f'database "{database}" does not exist', sqlstate="3D000")
             # A client's own token, where there is nothing else.
-            brought = self.iam.credentials(user) if self.iam is not None else None
+            brought = self.iam.credentials(database, user) if self.iam is not None else None
             credentials = self.credentials.of_pool(database, target, user, brought)
             pool = self._new_pool(database, user, target, credentials, pool_limits(self.settings, target, user))
             self._pools[database, user] = pool

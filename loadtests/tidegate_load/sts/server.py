@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 import time
 from collections import Counter
@@ -121,19 +122,25 @@ def _xml(status: int, text: str) -> web.Response:
     return web.Response(status=status, text=text, content_type="text/xml")
 
 
-async def listen(application: StsApplication, host: str, port: int) -> tuple[web.AppRunner, int]:
+async def listen(
+    application: StsApplication, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> tuple[web.AppRunner, int]:
     """Begin to serve; `port` 0 takes any. Returns: what to `cleanup()` in the end, and the port."""
     runner = web.AppRunner(application.application(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    await web.TCPSite(runner, host, port, ssl_context=tls).start()
     return runner, int(runner.addresses[0][1])
 
 
 class StandInSts(StsApplication):
-    """The stand-in on a loopback port, in a thread of its own, while entered. `url`: its endpoint."""
+    """The stand-in on a loopback port, in a thread of its own, while entered. `url`: its endpoint.
 
-    def __init__(self, keys: Iterable[Key] = (), *, delay: float = 0.0) -> None:
+    Parameters: as of StsApplication; `tls`, with a certificate for https.
+    """
+
+    def __init__(self, keys: Iterable[Key] = (), *, delay: float = 0.0, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(keys, delay=delay)
+        self._tls = tls
         self.url = ""
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -155,8 +162,8 @@ class StandInSts(StsApplication):
 
     async def _run(self) -> None:
         self._end = asyncio.Event()
-        runner, port = await listen(self, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{port}"
+        runner, port = await listen(self, "127.0.0.1", 0, self._tls)
+        self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{port}"
         self._ready.set()
         await self._end.wait()
         await runner.cleanup()

@@ -59,9 +59,9 @@ class IamAuthenticator:
         """Whether clients log in as this database user by a token."""
         return self._alone or user in self._users
 
-    def credentials(self, user: str) -> CredentialProvider | None:
-        """What the proxy may log in to servers with as this user, if its clients bring it along."""
-        return self.rds.tokens_of(user) if self.rds is not None and user in self._rds_users else None
+    def credentials(self, database: str, user: str) -> CredentialProvider | None:
+        """What the proxy may log in to a database's servers with as this user, if its clients bring it along."""
+        return self.rds.tokens_of(database, user) if self.rds is not None and user in self._rds_users else None
 
     async def authenticate(
         self,

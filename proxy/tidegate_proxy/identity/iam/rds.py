@@ -57,32 +57,33 @@ def parse_rds_token(token: bytes, *, user: str, endpoints: Collection[str], now:
 
 
 class ClientTokens:
-    """What the proxy logs in with as a user for whom it knows nothing else: the latest token of one of its clients.
+    """What the proxy logs in to a database with as a user for whom it knows nothing else: the latest token of a client.
 
-    A CredentialProvider.
+    A CredentialProvider. All servers of a cluster take a token that is signed for one of its endpoints: RDS judges the
+    token, and not the name by which it was reached.
     """
 
     def __init__(self, user: str) -> None:
         self.last_error: ProxyError | None = None
         self._user = user
-        self._latest: dict[str, tuple[float, Credential]] = {}
+        self._latest: Credential | None = None
+        self._expires_at = 0.0
 
     def keep(self, token: RdsToken, credential: Credential) -> None:
         """The server has accepted this one."""
-        known = self._latest.get(token.endpoint)
-        if known is None or known[0] < token.expires_at:
-            self._latest[token.endpoint] = (token.expires_at, credential)
+        if token.expires_at > self._expires_at:
+            self._expires_at = token.expires_at
+            self._latest = credential
 
     async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
         """See CredentialProvider."""
-        expires_at, credential = self._latest.get(f"{host}:{port}", (0.0, None))
-        if credential is None or time.time() >= expires_at:
+        if self._latest is None or time.time() >= self._expires_at:
             raise AuthenticationError(
                 f'the proxy has no valid RDS token of a client to log in to the target server as "{self._user}"',
                 sqlstate="28000",
                 hint="Connect again with a new token, or give the proxy credentials of its own for this user.",
             )
-        yield credential
+        yield self._latest
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
@@ -106,11 +107,11 @@ class RdsLogins:
         self._interval = 1 / per_second
         self._next_start = 0.0
         self._free = asyncio.Semaphore(_AT_ONCE)
-        self._tokens: dict[str, ClientTokens] = {}
+        self._tokens: dict[tuple[str, str], ClientTokens] = {}
 
-    def tokens_of(self, user: str) -> ClientTokens:
-        """The provider of the tokens of those who have logged in as this database user."""
-        return self._tokens.setdefault(user, ClientTokens(user))
+    def tokens_of(self, database: str, user: str) -> ClientTokens:
+        """The provider of the tokens of those who have logged in to this database as this user."""
+        return self._tokens.setdefault((database, user), ClientTokens(user))
 
     async def verify(self, token: bytes, pool: Pool, database: DatabaseSettings, deadline: float) -> None:
         """Let the server judge a token. The server connection that this opens is the pool's from then on.
@@ -123,7 +124,8 @@ class RdsLogins:
         parsed = parse_rds_token(token, user=pool.user, endpoints=endpoints, now=time.time())
         # Where the pool logs in as somebody else, a connection of the client's own user is not one of its kind.
         keep = database.user in (None, pool.user)
-        key = hashlib.sha256(token).digest()
+        # By database, too: each opens its server connections with tokens that it has seen.
+        key = hashlib.sha256(token).digest() + pool.database.encode()
         await self.accepted.get(key, parsed.expires_at, lambda: self._try(token, parsed, pool, keep, deadline))
 
     async def _try(self, token: bytes, parsed: RdsToken, pool: Pool, keep: bool, deadline: float) -> None:
@@ -142,7 +144,7 @@ class RdsLogins:
                 if error.sqlstate[:2] == "28":
                     raise TokenError(Reason.REFUSED_BY_SERVER, f"the server says: {error}") from None
                 raise
-        self.tokens_of(pool.user).keep(parsed, credential)
+        self.tokens_of(pool.database, pool.user).keep(parsed, credential)
 
     async def close(self) -> None:
         """Give up what is under way."""

@@ -12,12 +12,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from tidegate_proxy.identity.iam.presigned import (
-    MAX_TOKEN,
-    check_signing,
-    join_query,
-    split_query,
-)
+from tidegate_proxy.identity.iam.presigned import MAX_TOKEN, check_signing, split_query
 from tidegate_proxy.identity.iam.reasons import Reason, TokenError
 
 PREFIX = b"tidegate-v1."
@@ -33,7 +28,8 @@ _OWN = frozenset({"Action", "Version"})
 class ProxyToken:
     """A token that may be shown to STS.
 
-    `host`, for the Host header, which is signed; `query`, encoded anew; `expires_at`, seconds since the epoch.
+    `host`, for the Host header, which is signed; `query`, which holds nothing but what was checked; `expires_at`,
+    seconds since the epoch.
     """
 
     host: str
@@ -79,7 +75,7 @@ def parse_proxy_token(token: bytes, *, region: str, hosts: Collection[str], now:
     signed = check_signing(parameters, service="sts", headers=f"host;{PROXY_HEADER}", now=now)
     if signed.region != region:
         raise TokenError(Reason.SCOPE, f"it is not signed for the region {region}")
-    return ProxyToken(host, join_query(parameters), signed.expires_at)
+    return ProxyToken(host, query, signed.expires_at)
 
 
 def _decoded(text: bytes) -> str:

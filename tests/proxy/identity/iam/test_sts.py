@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from tests.lambda_layer.identity.services import moto
 from tests.proxy.identity.iam.conftest import ACCOUNT, PROXY_ID, REGION, ROLE, known_to, new_key, token_of
+from tests.proxy.lifecycle.conftest import Authority
 
 from tidegate_load.sts.server import StandInSts
 from tidegate_load.sts.signature import Key
@@ -167,6 +168,29 @@ def test_a_server_error_and_a_lost_connection_are_tried_again(sts: StandInSts, k
     assert asked.requests["500"] == 1
     assert asked.requests["200"] == 1
     assert faults == []
+
+
+def test_over_https_sts_must_show_a_certificate_that_is_trusted(
+    key: Key, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StandInSts([key], tls=authority.context("127.0.0.1")) as sts:
+        # Whoever could pass for STS could let anybody in.
+        with pytest.raises(TryAgain, match=r"no connection to STS.*certificate"):
+            ask(sts.url, token_of(key), within=1.0)
+        assert not sts.answers
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+        assert ask(sts.url, token_of(key))[0].arn == key.arn
+
+
+def test_over_https_the_certificate_must_be_the_endpoints_own(
+    key: Key, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+    with (
+        StandInSts([key], tls=authority.context("sts.eu-west-1.amazonaws.com.evil.example")) as sts,
+        pytest.raises(TryAgain, match=r"no connection to STS.*certificate"),
+    ):
+        ask(sts.url, token_of(key), within=1.0)
 
 
 def test_nobody_there_is_told_as_such(key: Key) -> None:

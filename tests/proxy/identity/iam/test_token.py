@@ -91,7 +91,7 @@ URLS = {
     "another spelling": (URL.replace("X-Amz-Date", "x-amz-date"), Reason.UNKNOWN_PARAMETER),
     "a parameter twice": (URL + "&Action=GetCallerIdentity", Reason.REPEATED_PARAMETER),
     "a parameter twice, in small letters": (URL + "&action=GetSessionToken", Reason.REPEATED_PARAMETER),
-    "a parameter twice, escaped": (URL + "&%41ction=GetSessionToken", Reason.REPEATED_PARAMETER),
+    "a parameter twice, escaped": (URL + "&%41ction=GetSessionToken", Reason.MALFORMED),
     "no version": (without("Version"), Reason.MISSING_PARAMETER),
     "no signature": (without("X-Amz-Signature"), Reason.MISSING_PARAMETER),
     "no expiry": (without("X-Amz-Expires"), Reason.MISSING_PARAMETER),
