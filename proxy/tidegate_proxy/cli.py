@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -66,7 +67,7 @@ def main() -> None:
 @main.command()
 @file_argument
 def serve(file: Path | None) -> None:
-    """Run the proxy until SIGTERM, which lets transactions finish first.
+    """Run the proxy until SIGTERM, which lets transactions finish first. SIGHUP makes it read its configuration again.
 
     Needs as many open files as clients: the soft limit is raised to the hard one. Where even that is too
     low, a configured max_client_conn is an error, and its default is lowered with a warning.
@@ -78,7 +79,7 @@ def serve(file: Path | None) -> None:
         if warning:
             logger.warning(warning)
         try:
-            _run(settings)
+            _run(settings, lambda: _load(file)[0])
         except ConfigurationError as error:
             raise ConfigurationError(f"{file}: {error}" if file is not None else str(error)) from None
     except ConfigurationError as error:
@@ -112,7 +113,7 @@ def _load(file: Path | None) -> tuple[Settings, str | None]:
     return settings, warning
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings, read_again: Callable[[], Settings]) -> None:
     # Here and not above, so that --help and check need none of it.
     _need_core()
     import uvloop
@@ -120,7 +121,7 @@ def _run(settings: Settings) -> None:
     from tidegate_proxy.proxy import Proxy
 
     async def run() -> None:
-        await Proxy(settings).serve()
+        await Proxy(settings, read_again).serve()
         # All is done: one more signal must not make a failure of it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 

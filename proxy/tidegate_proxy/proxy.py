@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from tidegate_proxy.credentials.registry import ServerCredentials
 from tidegate_proxy.errors import ClientProtocolError, LimitError, TargetUnavailableError
 from tidegate_proxy.identity.auth_query import AuthQuery
 from tidegate_proxy.identity.client_login import ClientLogins
+from tidegate_proxy.identity.login_limits import source_of
 from tidegate_proxy.identity.verifiers import ClientVerifiers
 from tidegate_proxy.idle_clients import IdleClients
 from tidegate_proxy.login import login, random_cancel_key
@@ -32,8 +33,10 @@ from tidegate_proxy.metrics.counts import Counts
 from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.pool.sharing import Sharing
+from tidegate_proxy.reload import apply_settings
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
 from tidegate_proxy.settings.effective import PoolLimits, pool_limits, shared_limits
+from tidegate_proxy.settings.live import check_live
 from tidegate_proxy.tls import ServerContexts, ServerTLS
 
 if TYPE_CHECKING:
@@ -59,11 +62,14 @@ _FAREWELL = 5.0
 class Proxy:
     """A transaction-mode PostgreSQL proxy.
 
-    Parameters: `settings`. Made and used within a running event loop: `await Proxy(settings).serve()`.
+    Parameters: `settings`; `read_again`, which reads them anew when a reload is asked for.
+    Made and used within a running event loop: `await Proxy(settings).serve()`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, read_again: Callable[[], Settings] | None = None) -> None:
         self.settings = settings
+        self._read_again = read_again
+        self._reloading = asyncio.Lock()
         self.credentials = ServerCredentials(settings)
         self.auth_queries: dict[str, AuthQuery] = {}
         self.logins = ClientLogins(settings, ClientVerifiers(settings, self.credentials.secrets, self._auth_query))
@@ -72,7 +78,7 @@ class Proxy:
         self._server_contexts = ServerContexts()
         self.certificates = CertificateKeeper(settings)
         self._pools: dict[tuple[str, str], Pool] = {}
-        self._sharing = Sharing(settings.max_connections_percent, settings.max_idle_connections_percent)
+        self.sharing = Sharing(settings.max_connections_percent, settings.max_idle_connections_percent)
         self._clients: dict[int, ClientConnection] = {}
         # Clients that are closed but have not taken all of what was sent, and since when.
         self._leaving: dict[ClientConnection, float] = {}
@@ -81,6 +87,7 @@ class Proxy:
         self._source_of: dict[int, str] = {}
         self._from: Counter[str] = Counter()
         self._idle_clients = IdleClients(self._clients.values, self.pool_of)
+        self._reload: asyncio.Task[None] | None = None
         self.consoles: set[Console] = set()
         self._listeners: list[socket.socket] = []
         self._draining = asyncio.Event()
@@ -98,7 +105,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         if self.settings.check_targets:
             await self._check_targets()
         await self.certificates.start()
@@ -148,9 +155,38 @@ class Proxy:
         port: int = self._listeners[0].getsockname()[1]
         return port
 
-    def reload(self) -> None:
-        """See whether the certificate has changed; on SIGHUP."""
-        self.certificates.reload()
+    async def reload(self) -> str:
+        """Read the configuration again and take over what has changed, all or nothing; also look for a new certificate.
+
+        Clients stay. Returns: what has changed, in a sentence. Raises: ConfigurationError, then nothing has.
+        """
+        async with self._reloading:
+            self.certificates.reload()
+            if self._read_again is None:
+                return "there is no configuration file to read again"
+            new = await asyncio.to_thread(self._read_again)
+            old = self.settings
+            changed = check_live(old, new)
+            if changed:
+                self.credentials.follow(new)
+                # A thousand passwords take seconds to be hashed.
+                verifiers = await asyncio.to_thread(ClientVerifiers, new, self.credentials.secrets, self._auth_query)
+                self.settings = new
+                self.logins.follow(new, verifiers)
+                apply_settings(self, old, new)
+            return f"reloaded: {', '.join(changed)} changed" if changed else "reloaded: nothing has changed"
+
+    def _reload_on_signal(self) -> None:
+        async def reload() -> None:
+            try:
+                logger.info("%s", await self.reload())
+            except ConfigurationError as error:
+                logger.error("the configuration is not reloaded, the one before stays in use: %s", error)
+            finally:
+                self._reload = None
+
+        if self._reload is None:
+            self._reload = asyncio.get_running_loop().create_task(reload())
 
     @property
     def tls(self) -> ServerTLS | None:
@@ -234,13 +270,13 @@ class Proxy:
                 pool.sweep()
                 if pool.unused and not pool.clients:
                     del self._pools[key]
-                    self._sharing.leave(pool)
+                    self.sharing.leave(pool)
                     self.counts.retire(*key)
             if self._draining.is_set():
                 for client in [*self._clients.values()]:
                     client.shut_down()
             now = asyncio.get_running_loop().time()
-            self._sharing.close_idle(now, (self.settings.server_idle_timeout or _IDLE) / 2)
+            self.sharing.close_idle(now, (self.settings.server_idle_timeout or _IDLE) / 2)
             self._idle_clients.sweep(now, self.settings.client_lifetime)
             self._forget_the_deaf(now)
 
@@ -270,7 +306,7 @@ class Proxy:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            source = str(address[0])
+            source = source_of(str(address[0]))
             surplus, refusal = self._surplus(source)
             if surplus >= _REFUSALS_AT_ONCE:
                 connection.close()
@@ -317,26 +353,50 @@ class Proxy:
 
     def pool(self, database: str, user: str) -> Pool:
         """The pool for what a client named. Raises: ClientProtocolError (3D000) for an unknown database."""
+        target = self.settings.database(database)
+        if target is None:
+            raise ClientProtocolError(f'database "{database}" does not exist', sqlstate="3D000")
         pool = self._pools.get((database, user))
         if pool is None:
-            target = self.settings.database(database)
-            if target is None:
-                raise ClientProtocolError(f'database "{database}" does not exist', sqlstate="3D000")
+            pool = self._new_pool(
+                database,
+                user,
+                target,
+                self.connector(database, target, user),
+                pool_limits(self.settings, target, user),
+            )
+            self._pools[database, user] = pool
+            self.share(pool)
+        return pool
+
+    def connector(
+        self, database: str, target: DatabaseSettings, user: str, credentials: CredentialProvider | None = None
+    ) -> Connector:
+        """What opens server connections of a pool. Parameters: `credentials`, where they are not the pool's own."""
+        if credentials is None:
             # A client's own token, where there is nothing else.
             brought = self.iam.credentials(database, user) if self.iam is not None else None
             credentials = self.credentials.of_pool(database, target, user, brought)
-            pool = self._new_pool(database, user, target, credentials, pool_limits(self.settings, target, user))
-            self._pools[database, user] = pool
-            shared = shared_limits(self.settings, database, user)
-            self._sharing.join(
-                pool,
-                [
-                    (("database", database), shared.max_db_connections),
-                    (("user", user), shared.max_user_connections),
-                ],
-                target=("target", target.host, target.port),
-            )
-        return pool
+        return Connector(
+            target,
+            tls=partial(self._server_contexts.of, target),
+            credentials=credentials,
+            timeout=self.settings.server_connect_timeout,
+        )
+
+    def share(self, pool: Pool) -> None:
+        """Let a pool take part in the limits that it shares, as the settings are now."""
+        target = self.settings.database(pool.database)
+        assert target is not None
+        shared = shared_limits(self.settings, pool.database, pool.user)
+        self.sharing.join(
+            pool,
+            [
+                (("database", pool.database), shared.max_db_connections),
+                (("user", pool.user), shared.max_user_connections),
+            ],
+            target=("target", target.host, target.port),
+        )
 
     def find(self, database: str, user: str) -> tuple[Pool, DatabaseSettings]:
         """The pool, and the settings of the database. Raises: as `pool`."""
@@ -346,20 +406,15 @@ class Proxy:
         return pool, target
 
     def _new_pool(
-        self, database: str, user: str, target: DatabaseSettings, credentials: CredentialProvider, limits: PoolLimits
+        self, database: str, user: str, target: DatabaseSettings, connector: Connector, limits: PoolLimits
     ) -> Pool:
         return Pool(
             database,
             user,
             limits=limits,
-            sharing=self._sharing,
+            sharing=self.sharing,
             asks_always=self.settings.session_check == "always",
-            connector=Connector(
-                target,
-                tls=partial(self._server_contexts.of, target),
-                credentials=credentials,
-                timeout=self.settings.server_connect_timeout,
-            ),
+            connector=connector,
             counts=self.counts.of_pool(database, user, f"{target.host}:{target.port}"),
             client_lost=self._client_lost,
             defaults_changed=self._defaults_changed,
@@ -389,16 +444,24 @@ class Proxy:
         pool = self._pools.get(key)
         if pool is None:
             target = target.model_copy(update={"dbname": target.auth_dbname or target.dbname})
-            credentials = self.credentials.of_auth_user(name, target)
+            connector = self.connector(name, target, user, self.credentials.of_auth_user(name, target))
             limits = replace(
                 pool_limits(self.settings, target, user),
                 pool_size=AUTH_QUERY_CONNECTIONS,
                 min_pool_size=0,
                 reserve_pool_size=0,
             )
-            pool = self._pools[key] = self._new_pool(name, user, target, credentials, limits)
-            self._sharing.join(pool, [], target=("target", target.host, target.port))
+            pool = self._pools[key] = self._new_pool(name, user, target, connector, limits)
+            self.sharing.join(pool, [], target=("target", target.host, target.port))
         return await pool.ask(sql)
+
+    def forget_auth_users(self) -> None:
+        """Look up users as the settings are now."""
+        self.auth_queries.clear()
+        for key in [key for key in self._pools if key[1].startswith("\0")]:
+            pool = self._pools.pop(key)
+            self.sharing.leave(pool)
+            pool.renew()
 
     @property
     def clients(self) -> Iterable[ClientConnection]:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from tidegate_proxy.settings.environment import variable_of
 from tidegate_proxy.settings.errors import SECTIONS, TABLES, expected
 from tidegate_proxy.settings.iam import IamRule, IamSettings
+from tidegate_proxy.settings.live import LIVE
 from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings
 from tidegate_proxy.settings.operation import OperationSettings
 from tidegate_proxy.settings.sizes import ALIASES, Sizes, Timeouts
@@ -52,9 +53,11 @@ A table may also be given as JSON, for names that fit no variable: `TIDEGATE_DAT
 
 - Durations are seconds, and may have a fraction.
 - A relative path in the file is relative to the file's folder; in a variable, to the working directory.
-- All settings, and the files that they name, are read once, when the proxy starts. No setting changes while
-  the proxy runs: restart it (SIGTERM lets transactions finish first). Certificates and authorities are the
-  exception: their files are watched (docs/tls.md).
+- On SIGHUP, or RELOAD in the admin console, everything is read again, passwords in files included. Either all of it is
+  taken over or, with an error in the log, nothing: a mistake leaves the proxy as it was, and so does a change of a
+  setting that takes effect after a restart. Clients stay. Server connections to a database that is configured
+  otherwise now are replaced when they are next free; clients of a database or a user that is no more are disconnected
+  after their transaction. Certificates that are renewed in their files are taken over without asking, see docs/tls.md.
 """
 
 
@@ -85,6 +88,8 @@ def _section(title: str, model: type[BaseModel], prefix: tuple[str, ...] | None)
         also = [alias for alias, first in ALIASES.items() if first == name]
         if also:
             yield f"- Also: `{also[0]}`"
+        if model is not IamSettings and model is not IamRule:
+            yield f"- Takes effect: {'on reload' if prefix or name in LIVE else 'after a restart'}"
         if prefix is not None:
             yield f"- Variable: `{variable_of((*prefix, name))}`"
 

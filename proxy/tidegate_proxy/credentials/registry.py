@@ -25,7 +25,10 @@ class ServerCredentials:
         self._settings = settings
         # Kept for as long as a pool uses them.
         self._providers: WeakValueDictionary[tuple[str, str, bool], CredentialProvider] = WeakValueDictionary()
-        self._watchers: list[asyncio.Task[None]] = []
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._add_secrets(settings)
+
+    def _add_secrets(self, settings: Settings) -> None:
         names = [name for each in settings.databases.values() for name in (each.secret, each.auth_secret)]
         for name in (*names, *(user.secret for user in settings.users.values())):
             if name is not None and name not in self.secrets:
@@ -33,14 +36,26 @@ class ServerCredentials:
 
     def start(self) -> None:
         """Begin to read the secrets, and read them again on schedule."""
-        self._watchers = [asyncio.create_task(secret.watch()) for secret in self.secrets.values()]
+        for name, secret in self.secrets.items():
+            if name not in self._watchers:
+                self._watchers[name] = asyncio.create_task(secret.watch())
+
+    def follow(self, settings: Settings) -> None:
+        """Give what these settings say from now on. Secrets that are no longer named are still read."""
+        self._settings = settings
+        self._add_secrets(settings)
+        self.start()
+
+    def forget(self, database: str, user: str) -> None:
+        """Whoever asks for this pool's credentials from now on gets those of the present settings."""
+        self._providers.pop((database, user, False), None)
 
     async def close(self) -> None:
         """Stop reading."""
-        for task in self._watchers:
+        for task in self._watchers.values():
             task.cancel()
         if self._watchers:
-            await asyncio.wait(self._watchers)
+            await asyncio.wait(self._watchers.values())
         self.aws.close()
 
     def of_pool(

@@ -43,6 +43,11 @@ class ClientLogins:
         self._verifiers = verifiers
         self._limits = LoginLimits(settings.failed_logins_per_minute)
 
+    def follow(self, settings: Settings, verifiers: ClientVerifiers) -> None:
+        """Authenticate by these from now on."""
+        self._settings = settings
+        self._verifiers = verifiers
+
     def limited(self, stream: Stream, user: str) -> bool:
         """Whether a login from this address as this user must fail, because too many before it have."""
         return self._limits.exceeded(_source(stream), user, _now())

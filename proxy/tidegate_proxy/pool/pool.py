@@ -89,7 +89,7 @@ class Pool(SharingPool):
         self.limits = limits
         self._sharing = sharing
         self._asks_always = asks_always
-        self._connector = connector
+        self.connector = connector
         self.counts = counts
         self._client_lost = client_lost
         self._defaults_changed = defaults_changed
@@ -220,7 +220,7 @@ class Pool(SharingPool):
     async def _open(self) -> None:
         generation = self.generation
         try:
-            server = await self._connect(self._connector)
+            server = await self._connect(self.connector)
         except ProxyError as error:
             self._opening -= 1
             self._open_failed(error)
@@ -240,7 +240,7 @@ class Pool(SharingPool):
         generation = self.generation
         self._opening += 1
         try:
-            server = await self._connect(self._connector.using(credentials))
+            server = await self._connect(self.connector.using(credentials))
         except BaseException:
             self._opening -= 1
             # It was counted on by those who wait.
@@ -271,7 +271,7 @@ class Pool(SharingPool):
 
     def _opened(self, server: ServerConnection, generation: int) -> None:
         if self._failures:
-            logger.info("%s: connected to %s again", self.name, self._connector.target)
+            logger.info("%s: connected to %s again", self.name, self.connector.target)
         self._failures = 0
         self._last_error = None
         if server.reported != self._welcome:
@@ -284,7 +284,7 @@ class Pool(SharingPool):
 
     def _open_failed(self, error: ProxyError) -> None:
         if self._last_error is None or str(error) != str(self._last_error):
-            logger.warning("%s: no connection to %s: %s", self.name, self._connector.target, error)
+            logger.warning("%s: no connection to %s: %s", self.name, self.connector.target, error)
         self._last_error = error
         self._failures += 1
         if error.sqlstate == "53300":
@@ -479,7 +479,7 @@ class Pool(SharingPool):
             async with asyncio.timeout(self.limits.server_reset_timeout):
                 clean = await reset(
                     server,
-                    cancel=self._connector.cancel,
+                    cancel=self.connector.cancel,
                     mid_message=mid_message,
                     unsynced=unsynced,
                     pinned=pinned,
@@ -540,7 +540,7 @@ class Pool(SharingPool):
 
     async def _cancel(self, server: ServerConnection) -> None:
         try:
-            await self._connector.cancel(server)
+            await self.connector.cancel(server)
         finally:
             # The connection may have been done with meanwhile, but for us.
             server.look_again()

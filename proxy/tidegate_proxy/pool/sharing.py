@@ -49,13 +49,20 @@ class SharedLimit:
 
 
 class TargetLimit(SharedLimit):
-    """What one PostgreSQL server allows. Until the first connection has told, there is only that one."""
+    """What one PostgreSQL server allows. Until a first connection has told, none is opened beside it."""
 
     def __init__(self) -> None:
-        super().__init__(1)
+        super().__init__(None)
         self.max_connections = 0
         self._reserved = 0
         self._read_at: float | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether no connection may be opened now."""
+        if self._read_at is None:
+            return any(pool.opening for pool in self.pools)
+        return super().full
 
     def must_ask(self, now: float) -> bool:
         """Whether the next connection shall ask the server what it allows; `now` in seconds."""
@@ -103,16 +110,20 @@ class Sharing:
 
         Joining again replaces the limits.
         """
-        self.leave(pool)
-        for key, most in limits:
+        shared = dict(limits)
+        for key, most in shared.items():
             limit = self._limits.setdefault(key, SharedLimit(None))
             limit.most = most or None
             limit.pools.add(pool)
         self._limits.setdefault(target, TargetLimit()).pools.add(pool)
+        self._leave(pool, keep={target, *shared})
 
     def leave(self, pool: Pool) -> None:
         """The pool is no more."""
-        for key, limit in list(self._limits.items()):
+        self._leave(pool, keep=set())
+
+    def _leave(self, pool: Pool, keep: set[Hashable]) -> None:
+        for key, limit in [pair for pair in self._limits.items() if pair[0] not in keep]:
             if pool in limit.pools:
                 limit.pools.discard(pool)
                 limit.claims.pop(pool, None)

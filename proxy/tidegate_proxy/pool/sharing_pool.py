@@ -50,6 +50,11 @@ class SharingPool(Borrowing):
         return len(self._servers) + self._opening
 
     @property
+    def opening(self) -> int:
+        """How many are being opened."""
+        return self._opening
+
+    @property
     def waits_since(self) -> float | None:
         """Since when the first client waits, in seconds of the event loop; None if none does."""
         return next(iter(self._waiting.values()))[1] if self._waiting else None

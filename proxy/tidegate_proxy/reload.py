@@ -1,0 +1,69 @@
+"""A new configuration for a running proxy: all of it or nothing, and clients stay."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from tidegate_proxy.settings import DatabaseSettings, Settings
+from tidegate_proxy.settings.effective import pool_limits
+from tidegate_proxy.settings.sizes import DatabaseSizes
+
+if TYPE_CHECKING:
+    from tidegate_proxy.pool.pool import Pool
+    from tidegate_proxy.proxy import Proxy
+
+logger = logging.getLogger(__name__)
+
+
+def apply_settings(proxy: Proxy, old: Settings, new: Settings) -> None:
+    """Make pools and clients follow `new`, which is the proxy's settings already.
+
+    - Sizes and times hold from now on. Server connections to what is configured otherwise now are closed when they are
+      next free, and new ones opened.
+    - Clients of a database or a user that is no more are disconnected after their transaction.
+    """
+    logging.getLogger().setLevel(new.log_level.upper())
+    proxy.sharing.set_percent(new.max_connections_percent, new.max_idle_connections_percent)
+    if old.databases != new.databases:
+        proxy.forget_auth_users()
+    for pool in list(proxy.pools):
+        _apply(proxy, pool, old, new)
+    gone = {name for name in old.users if name not in new.users}
+    for client in list(proxy.clients):
+        pool = proxy.pool_of(client)
+        if pool.user in gone or new.database(pool.database) is None:
+            client.shut_down()
+    for pool in list(proxy.pools):
+        pool.open_more()
+        proxy.sharing.freed(pool)
+
+
+def _apply(proxy: Proxy, pool: Pool, old: Settings, new: Settings) -> None:
+    before, after = old.database(pool.database), new.database(pool.database)
+    if after is None:
+        pool.renew()
+        return
+    init_query = pool.limits.init_query
+    pool.limits = pool_limits(new, after, pool.user)
+    proxy.share(pool)
+    moved = before is None or _place(before) != _place(after) or pool.limits.init_query != init_query
+    if moved or _password(old, pool.user) != _password(new, pool.user):
+        proxy.credentials.forget(pool.database, pool.user)
+        pool.connector = proxy.connector(pool.database, after, pool.user)
+    if moved:
+        pool.renew()
+
+
+def _place(database: DatabaseSettings) -> dict[str, object]:
+    """What of a database decides where its connections lead, and as whom."""
+    return {
+        name: getattr(database, name)
+        for name in DatabaseSettings.model_fields
+        if name not in DatabaseSizes.model_fields and name != "pool_mode"
+    }
+
+
+def _password(settings: Settings, user: str) -> object:
+    own = settings.users.get(user)
+    return own and (own.password, own.secret)
