@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import pwd
 import secrets
 import socket
 import ssl
@@ -23,6 +25,7 @@ from tidegate_proxy.errors import (
     ShutdownError,
 )
 from tidegate_proxy.net.accept import open_stream, read_first_packet
+from tidegate_proxy.net.listen import peer_uid
 from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.login_client import greeting
@@ -42,7 +45,10 @@ async def login(proxy: Proxy, connection: socket.socket, refusal: LimitError | N
     stream: Stream | None = None
     try:
         async with asyncio.timeout(proxy.settings.client_login_timeout) as deadline:
-            stream = await open_stream(connection, proxy.tls, proxy.settings.client_login_timeout)
+            uid = peer_uid(connection)
+            tls = proxy.tls if uid is None else None
+            stream = await open_stream(connection, tls, proxy.settings.client_login_timeout)
+            stream.peer_uid = uid
             await _login(proxy, stream, deadline, refusal)
     except ProxyError as error:
         # Malformed packets and wrong passwords are what the internet sends all day.
@@ -83,7 +89,8 @@ def _refuse(stream: Stream | None, error: ProxyError) -> None:
 
 
 async def _login(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, refusal: LimitError | None) -> None:
-    packet = await read_first_packet(stream, proxy.tls, proxy.settings.client_login_timeout)
+    tls = proxy.tls if stream.peer_uid is None else None
+    packet = await read_first_packet(stream, tls, proxy.settings.client_login_timeout)
     if isinstance(packet, CancelRequest):
         await proxy.cancel(packet.pid, packet.key)
         stream.transport.close()
@@ -95,11 +102,13 @@ async def _login(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, refusa
 
 async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, packet: StartupMessage) -> None:
     settings = proxy.settings
-    if settings.client_tls == "require" and not stream.secure:
+    local = stream.peer_uid is not None
+    if settings.client_tls == "require" and not (stream.secure or local):
         raise AuthenticationError(
             "SSL connection is required", sqlstate="28000", hint='Connect with "sslmode=require" or stricter.'
         )
-    check_client_certificate(settings, stream.transport.get_extra_info("ssl_object"), packet.user)
+    if not local:
+        check_client_certificate(settings, stream.transport.get_extra_info("ssl_object"), packet.user)
     if packet.replication:
         raise ClientProtocolError(
             "replication connections are not supported through the proxy",
@@ -109,7 +118,12 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     if (packet.major, packet.minor) > (3, 0) or packet.unsupported_protocol_options:
         stream.write(encode.negotiate_protocol_version(packet.unsupported_protocol_options))
     shown = None
-    if proxy.iam is not None and proxy.iam.takes(packet.user):
+    if local and _is_owner(stream, packet):
+        _start_console(proxy, stream, packet)
+        return
+    if local and settings.unix_socket_auth == "peer":
+        _check_peer(proxy, stream, packet.user)
+    elif proxy.iam is not None and proxy.iam.takes(packet.user):
         by_token = proxy.iam.authenticate(
             stream,
             packet.user,
@@ -154,8 +168,23 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     stream.hand_over(client)
 
 
+def _is_owner(stream: Stream, packet: StartupMessage) -> bool:
+    """Whether whoever runs the proxy wants to use its console, over a Unix socket."""
+    return stream.peer_uid == os.geteuid() and packet.user == packet.database == console.DATABASE
+
+
+def _check_peer(proxy: Proxy, stream: Stream, user: str) -> None:
+    """Raises: AuthenticationError unless the operating system's user has the same name."""
+    try:
+        name = pwd.getpwuid(stream.peer_uid or 0).pw_name
+    except KeyError:
+        name = None
+    if name != user or user not in proxy.settings.users:
+        raise AuthenticationError(f'Peer authentication failed for user "{user}"', sqlstate="28000")
+
+
 def _start_console(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None:
-    may_change = packet.user in proxy.settings.admin_users
+    may_change = packet.user in proxy.settings.admin_users or _is_owner(stream, packet)
     if not may_change and packet.user not in proxy.settings.stats_users:
         raise AuthenticationError(
             f'user "{packet.user}" may not use the admin console',

@@ -31,6 +31,7 @@ from tidegate_proxy.idle_clients import IdleClients
 from tidegate_proxy.login import login, random_cancel_key
 from tidegate_proxy.metrics.counts import Counts
 from tidegate_proxy.net.connector import Connector, check_reachable
+from tidegate_proxy.net.listen import UnixListener, tcp_listeners
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.pool.sharing import Sharing
 from tidegate_proxy.reload import apply_settings
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
     from tidegate_proxy.identity.iam.authenticator import IamAuthenticator
 
 logger = logging.getLogger(__name__)
-
-BACKLOG = 2048
-"""Connections that the kernel holds until they are accepted: a storm of cold clients must not have to knock twice."""
 
 AUTH_QUERY_CONNECTIONS = 2
 """Most server connections per database for `auth_query`: a slow answer must not hold up all others."""
@@ -90,6 +88,7 @@ class Proxy:
         self._reload: asyncio.Task[None] | None = None
         self.consoles: set[Console] = set()
         self._listeners: list[socket.socket] = []
+        self._unix: UnixListener | None = None
         self._draining = asyncio.Event()
         self._forced = asyncio.Event()
         self._empty = asyncio.Event()
@@ -123,35 +122,29 @@ class Proxy:
 
     def listen(self) -> None:
         """Begin to accept clients. Raises: ConfigurationError."""
-        host, port = self.settings.listen_host, self.settings.listen_port
-        loop = asyncio.get_running_loop()
-        try:
-            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        except OSError as error:
-            raise ConfigurationError(f'listen_host: "{host}" cannot be resolved: {error.strerror}') from None
-        for family, _, _, _, address in addresses:
-            listener = socket.socket(family, socket.SOCK_STREAM)
+        settings = self.settings
+        self._listeners = tcp_listeners(settings.listen_host, settings.listen_port)
+        if settings.unix_socket_dir is not None:
+            mode, group = int(settings.unix_socket_mode, 8), settings.unix_socket_group
             try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                listener.bind(address)
-                listener.listen(BACKLOG)
-            except OSError as error:
-                listener.close()
-                for other in self._listeners:
-                    other.close()
-                raise ConfigurationError(_cannot_listen(host, port, error)) from None
-            listener.setblocking(False)
-            self._listeners.append(listener)
+                self._unix = UnixListener(settings.unix_socket_dir, self.port, mode, group)
+            except ConfigurationError:
+                self._stop_listening()
+                raise
+            self._listeners.append(self._unix.socket)
+            logger.info("tidegate-proxy %s is listening on %s", __version__, self._unix.path)
+        loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.add_reader(listener, self._accept, listener)
-            address = listener.getsockname()
-            logger.info("tidegate-proxy %s is listening on %s port %d", __version__, address[0], address[1])
+            if listener.family != socket.AF_UNIX:
+                address = listener.getsockname()
+                logger.info("tidegate-proxy %s is listening on %s port %d", __version__, address[0], address[1])
 
     @property
     def port(self) -> int:
-        """The TCP port that is listened on."""
+        """The TCP port that is listened on, also in the Unix socket's name."""
+        if not self._listeners or self._listeners[0].family == socket.AF_UNIX:
+            return self.settings.listen_port
         port: int = self._listeners[0].getsockname()[1]
         return port
 
@@ -252,6 +245,9 @@ class Proxy:
             loop.remove_reader(listener)
             listener.close()
         self._listeners.clear()
+        if self._unix is not None:
+            self._unix.close()
+            self._unix = None
 
     async def _check_targets(self) -> None:
         for name, database in self.settings.databases.items():
@@ -304,9 +300,12 @@ class Proxy:
                 raise
             self.counts.received += 1
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            source = source_of(str(address[0]))
+            if listener.family == socket.AF_UNIX:
+                source = ""
+            else:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                source = source_of(str(address[0]))
             surplus, refusal = self._surplus(source)
             if surplus >= _REFUSALS_AT_ONCE:
                 connection.close()
@@ -319,7 +318,7 @@ class Proxy:
     def _surplus(self, source: str) -> tuple[int, LimitError]:
         """By how many one more client from there is above a limit, and what it is told then."""
         most, most_per_source = self.settings.max_client_conn, self.settings.max_client_conn_per_source
-        if 0 < most_per_source <= self._from[source]:
+        if source and 0 < most_per_source <= self._from[source]:
             return self._from[source] - most_per_source, LimitError.of(
                 f"address {source}", "max_client_conn_per_source"
             )
@@ -527,13 +526,3 @@ def _iam(settings: Settings) -> IamAuthenticator | None:
     looked_up = any(database.auth_user is not None for database in settings.databases.values())
     alone = not looked_up and settings.iam.users.issuperset(settings.users)
     return IamAuthenticator(settings.iam, alone=alone)
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"listen_port: port {port} of {host} is in use by another program: choose a free one, or 0 for any"
-    if error.errno == errno.EACCES:
-        return f"listen_port: port {port} is not allowed: choose one from 1024 on, or 0 for any"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f'listen_host: this machine has no address "{host}"'
-    return f"listen_host: cannot listen on {host} port {port}: {error.strerror}"

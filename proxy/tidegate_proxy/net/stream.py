@@ -22,6 +22,8 @@ class Stream(asyncio.Protocol):
     def __init__(self, error: type[ProxyError]) -> None:
         self.transport = cast(asyncio.Transport, None)
         self.channel_binding: bytes | None = None
+        # Of the process at the other end, on a Unix socket.
+        self.peer_uid: int | None = None
         self._error = error
         self._buffer = bytearray()
         self._lost: Exception | None = None

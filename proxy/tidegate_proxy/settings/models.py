@@ -17,6 +17,7 @@ from tidegate_proxy.settings.values import (
     File,
     Flag,
     Host,
+    ListenHosts,
     Name,
     Password,
     Seconds,
@@ -197,11 +198,27 @@ def _default_client_tls(validated: dict[str, Any]) -> Literal["allow", "require"
 class Settings(Sizes, Timeouts, OperationSettings, frozen=True):
     """Everything that the proxy can be told. Frozen; durations are seconds."""
 
-    listen_host: Host = "127.0.0.1"
-    """Host name or IP address to listen on; `"0.0.0.0"` is every IPv4 address of the machine."""
+    listen_host: ListenHosts = "127.0.0.1"
+    """Host name or IP address to listen on, or several separated by commas; `"0.0.0.0"` is every IPv4 address of the
+    machine. Empty: only on the Unix socket."""
 
     listen_port: Annotated[int, Field(strict=True, ge=0, le=65_535)] = 6432
-    """TCP port to listen on; 0 takes any free port."""
+    """TCP port to listen on; 0 takes any free port. Also part of the Unix socket's name."""
+
+    unix_socket_dir: File | None = None
+    """Directory for a Unix socket, named `.s.PGSQL.` and the port as PostgreSQL's are. Over it there is no TLS; and the
+    user who runs the proxy may use the admin console without a password, as user `pgbouncer`. Default: none."""
+
+    unix_socket_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0777"
+    """Who may connect to the Unix socket: its file mode, in octal. By default everybody who has a password, as with
+    PostgreSQL."""
+
+    unix_socket_group: Name | None = None
+    """Group of the Unix socket's file. Default: that of the process."""
+
+    unix_socket_auth: Literal["password", "peer"] = "password"
+    """How clients of the Unix socket prove who they are: as over TCP, or `peer`, by being the operating system's user
+    of the same name, who needs an entry in `users` too."""
 
     pool_mode: PoolMode = "transaction"
     """How long a client keeps a server connection: `transaction`; `session`, until it disconnects; `statement`,
@@ -351,6 +368,12 @@ class Settings(Sizes, Timeouts, OperationSettings, frozen=True):
                 f'client_tls_verify = "{self.client_tls_verify}" (the default with client_tls_ca is "verify-ca") needs '
                 'client_tls = "require", or clients without TLS would need no certificate'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _somewhere_to_listen(self) -> Self:
+        if not self.listen_host and self.unix_socket_dir is None:
+            raise ValueError("listen_host is empty and there is no unix_socket_dir: give one of them")
         return self
 
     @model_validator(mode="after")

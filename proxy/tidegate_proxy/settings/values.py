@@ -16,9 +16,11 @@ SECRET_FILE_LIMIT = 4096
 
 
 def is_loopback(host: str) -> bool:
-    """True when only programs on the same machine can reach a socket that listens on `host`."""
-    if host == "localhost":
+    """True when only programs on the same machine can reach a socket that listens on `host`, or on several hosts."""
+    if host in ("", "localhost"):
         return True
+    if "," in host:
+        return all(is_loopback(one.strip()) for one in host.split(","))
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -60,6 +62,13 @@ def _nonempty(path: Any) -> Any:
     return path
 
 
+def _hosts(text: str) -> str:
+    for host in text.split(",") if text else ():
+        _host(host.strip())
+    return text
+
+
+ListenHosts = Annotated[str, AfterValidator(_hosts)]
 Host = Annotated[str, AfterValidator(_host)]
 File = Annotated[Path, BeforeValidator(_nonempty)]
 Name = Annotated[str, AfterValidator(_without_nul)]
