@@ -1,0 +1,1 @@
+"""The app: stacks that `cdk deploy` deploys as they are."""

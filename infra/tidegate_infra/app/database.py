@@ -1,0 +1,107 @@
+"""The stack with the database: one for trying it out, or an existing one that it only refers to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_rds as rds
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from tidegate_infra.app.network import NetworkStack
+from tidegate_infra.app.parameters import Parameters
+from tidegate_infra.proxy_target import ProxyTarget
+
+OWNER = "postgres"
+LOGGED = ["postgresql"]
+
+
+def secret_by(scope: Construct, name: str, name_or_arn: str) -> secretsmanager.ISecret:
+    """A secret that exists."""
+    if name_or_arn.startswith("arn:"):
+        return secretsmanager.Secret.from_secret_complete_arn(scope, name, name_or_arn)
+    return secretsmanager.Secret.from_secret_name_v2(scope, name, name_or_arn)
+
+
+class DatabaseStack(Stack):
+    """Attributes: `target`, for the proxy; `secrets`, by database user, empty where the proxy is to use IAM; `owner`,
+    the owner's secret, None for an existing database."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, parameters: Parameters, network: NetworkStack, **kwargs: Any
+    ) -> None:
+        super().__init__(scope, construct_id, description="Tidegate: database", **kwargs)
+        self.secrets: dict[str, secretsmanager.ISecret] = {}
+        self.owner: secretsmanager.ISecret | None = None
+        user = parameters.database_user
+        if parameters.database == "existing":
+            self.target = self._existing(parameters)
+            if self.target.secret is not None:
+                self.secrets[user] = self.target.secret
+            return
+        make = self._aurora if parameters.database == "aurora" else self._rds
+        owner = rds.DatabaseSecret(self, "Owner", username=OWNER)
+        self.target = make(parameters, network, rds.Credentials.from_secret(owner))
+        self.owner = self.target.secret
+        assert self.owner is not None
+        self.secrets = {OWNER: self.owner, user: rds.DatabaseSecret(self, "User", username=user, dbname="app")}
+
+    def _existing(self, parameters: Parameters) -> ProxyTarget:
+        assert parameters.database_host is not None
+        group = parameters.database_security_group
+        return ProxyTarget.from_endpoints(
+            parameters.database_host,
+            port=parameters.database_port,
+            secret=secret_by(self, "Secret", parameters.database_secret) if parameters.database_secret else None,
+            security_group=ec2.SecurityGroup.from_security_group_id(self, "Group", group) if group else None,
+            resource_id=parameters.database_resource_id,
+            max_connections=parameters.database_max_connections,
+        )
+
+    def _aurora(self, parameters: Parameters, network: NetworkStack, owner: rds.Credentials) -> ProxyTarget:
+        cluster = rds.DatabaseCluster(
+            self,
+            "Cluster",
+            engine=rds.DatabaseClusterEngine.aurora_postgres(version=rds.AuroraPostgresEngineVersion.VER_16_6),
+            writer=rds.ClusterInstance.serverless_v2("Writer"),
+            readers=[rds.ClusterInstance.serverless_v2("Reader", scale_with_writer=True)],
+            serverless_v2_min_capacity=0.5,
+            serverless_v2_max_capacity=4,
+            credentials=owner,
+            default_database_name=parameters.database_name,
+            vpc=network.vpc,
+            vpc_subnets=network.subnets,
+            iam_authentication=True,
+            storage_encrypted=True,
+            deletion_protection=parameters.keep_data,
+            backup=rds.BackupProps(retention=Duration.days(7)),
+            cloudwatch_logs_exports=LOGGED,
+            removal_policy=_removal(parameters),
+        )
+        return ProxyTarget.from_cluster(cluster)
+
+    def _rds(self, parameters: Parameters, network: NetworkStack, owner: rds.Credentials) -> ProxyTarget:
+        instance = rds.DatabaseInstance(
+            self,
+            "Instance",
+            engine=rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17),
+            instance_type=ec2.InstanceType.of(ec2.InstanceClass.T4G, ec2.InstanceSize.MICRO),
+            credentials=owner,
+            database_name=parameters.database_name,
+            vpc=network.vpc,
+            vpc_subnets=network.subnets,
+            iam_authentication=True,
+            storage_encrypted=True,
+            storage_type=rds.StorageType.GP3,
+            deletion_protection=parameters.keep_data,
+            backup_retention=Duration.days(7),
+            cloudwatch_logs_exports=LOGGED,
+            removal_policy=_removal(parameters),
+        )
+        return ProxyTarget.from_instance(instance)
+
+
+def _removal(parameters: Parameters) -> RemovalPolicy:
+    return RemovalPolicy.SNAPSHOT if parameters.keep_data else RemovalPolicy.DESTROY

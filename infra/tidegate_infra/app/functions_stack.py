@@ -1,0 +1,104 @@
+"""The stack with the layer and the sample functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from tidegate_infra.app.database import OWNER, DatabaseStack
+from tidegate_infra.app.parameters import Parameters
+from tidegate_infra.app.proxy_stack import RETENTION, ProxyStack
+from tidegate_infra.functions import Connection, attach_function
+from tidegate_infra.image import CHECKOUT
+from tidegate_infra.layer import ZIPS, TidegateLayer
+
+SETUP = Path(__file__).parent / "setup_function"
+COUNTER = CHECKOUT / "samples" / "counter"
+
+
+class FunctionsStack(Stack):
+    """Attributes: `counter`, the sample function; `setup`, which prepares a database made by this app, else None."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        parameters: Parameters,
+        database: DatabaseStack,
+        proxy: ProxyStack,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, construct_id, description="Tidegate: layer and sample functions", **kwargs)
+        self._parameters = parameters
+        self._layer = TidegateLayer(
+            self,
+            "Layer",
+            python=parameters.python,
+            architecture=parameters.architecture,
+            zips=parameters.layer_folder or ZIPS,
+        )
+        self._authority = self._authority_layer()
+        self._proxy = proxy.proxy
+        self.counter = self._function("Counter", COUNTER, parameters.database_user)
+        self.setup: lambda_.Function | None = None
+        if database.owner is not None:
+            user = database.secrets[parameters.database_user]
+            self.setup = self._function("Setup", SETUP, OWNER, by_password=True)
+            self.setup.add_environment("USER_SECRET_ARN", user.secret_arn)
+            user.grant_read(self.setup)
+            CfnOutput(self, "SetupFunction", value=self.setup.function_name, description="Invoke it once, first")
+        CfnOutput(self, "CounterFunction", value=self.counter.function_name)
+
+    def _function(self, name: str, folder: Path, user: str, *, by_password: bool = False) -> lambda_.Function:
+        group = logs.LogGroup(
+            self,
+            f"{name}Logs",
+            retention=RETENTION[self._parameters.log_retention_days],
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        function = lambda_.Function(
+            self,
+            name,
+            runtime=self._layer.runtime,
+            architecture=self._layer.architecture,
+            handler="function.handler",
+            code=lambda_.Code.from_asset(str(folder), exclude=["__pycache__"]),
+            timeout=Duration.seconds(30),
+            memory_size=512,
+            log_group=group,
+            layers=[self._authority] if self._authority else [],
+        )
+        attach_function(
+            function,
+            Connection(
+                proxy=self._proxy,
+                layer=self._layer,
+                database=self._parameters.database_name,
+                db_user=user,
+                root_certificates=self._roots(),
+                by_password=by_password,
+            ),
+        )
+        return function
+
+    def _roots(self) -> str | None:
+        if self._parameters.certificate_secret is None:
+            return None
+        file = self._parameters.ca_certificate
+        return f"/opt/{file.name}" if file else "system"
+
+    def _authority_layer(self) -> lambda_.LayerVersion | None:
+        file = self._parameters.ca_certificate
+        if file is None:
+            return None
+        return lambda_.LayerVersion(
+            self,
+            "Authority",
+            code=lambda_.Code.from_asset(str(file.parent), exclude=["*", f"!{file.name}"]),
+            description="The authority of the proxy's certificate",
+        )

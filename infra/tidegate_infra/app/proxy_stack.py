@@ -1,0 +1,76 @@
+"""The stack with the proxy, its alarms and its dashboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_cdk import CfnOutput, Stack
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_rds as rds
+from constructs import Construct
+
+from tidegate_infra.app.database import DatabaseStack, secret_by
+from tidegate_infra.app.network import NetworkStack
+from tidegate_infra.app.parameters import Parameters
+from tidegate_infra.endpoint import EndpointType
+from tidegate_infra.proxy import TidegateProxy
+from tidegate_infra.security_groups import LISTEN_PORT
+from tidegate_infra.service import SpotMix
+
+RETENTION = {
+    1: logs.RetentionDays.ONE_DAY,
+    3: logs.RetentionDays.THREE_DAYS,
+    5: logs.RetentionDays.FIVE_DAYS,
+    7: logs.RetentionDays.ONE_WEEK,
+    14: logs.RetentionDays.TWO_WEEKS,
+    30: logs.RetentionDays.ONE_MONTH,
+    60: logs.RetentionDays.TWO_MONTHS,
+    90: logs.RetentionDays.THREE_MONTHS,
+    180: logs.RetentionDays.SIX_MONTHS,
+    365: logs.RetentionDays.ONE_YEAR,
+}
+
+
+class ProxyStack(Stack):
+    """Attributes: `proxy`."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        parameters: Parameters,
+        network: NetworkStack,
+        database: DatabaseStack,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, construct_id, description="Tidegate: proxy", **kwargs)
+        certificate = parameters.certificate_secret
+        by_iam = not database.secrets
+        self.proxy = TidegateProxy(
+            self,
+            "Proxy",
+            proxy_target=database.target,
+            vpc=network.vpc,
+            vpc_subnets=network.subnets,
+            db_proxy_name=parameters.name,
+            databases=[parameters.database_name],
+            secrets=database.secrets,
+            default_auth_scheme=rds.DefaultAuthScheme.IAM_AUTH if by_iam else rds.DefaultAuthScheme.NONE,
+            # A token is a password, so without TLS there are only passwords.
+            iam_auth=parameters.require_tls,
+            require_tls=parameters.require_tls,
+            certificate=secret_by(self, "Certificate", certificate) if certificate else None,
+            endpoint_type=EndpointType(parameters.endpoint_type),
+            domain_name=parameters.domain_name,
+            architecture=parameters.architecture,
+            cpu=parameters.cpu,
+            memory_limit_mib=parameters.memory,
+            min_tasks=parameters.min_tasks,
+            max_tasks=parameters.max_tasks,
+            spot=SpotMix() if parameters.spot else None,
+            max_connections_percent=parameters.max_connections_percent,
+            pool_size=parameters.pool_size,
+            log_retention=RETENTION[parameters.log_retention_days],
+        )
+        CfnOutput(self, "Endpoint", value=f"{self.proxy.endpoint}:{LISTEN_PORT}", description="Where clients connect")
+        CfnOutput(self, "LogGroup", value=self.proxy.log_group.log_group_name)

@@ -1,0 +1,111 @@
+"""From the construct's parameters to the proxy's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from tidegate_infra.checks import Limits
+from tidegate_infra.grants import ConnectRules
+from tidegate_infra.metrics import NAMESPACE
+from tidegate_infra.proxy_target import ProxyTarget
+from tidegate_infra.security_groups import HEALTH_PORT, LISTEN_PORT
+from tidegate_infra.settings_environment import as_json, late_json
+
+DRAIN_TIMEOUT = 110
+"""Seconds, of the 120 between SIGTERM and SIGKILL."""
+
+EVERY_DATABASE = "*"
+READERS = "_ro"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """How the proxy and its clients log in: `secrets` by database user; `iam_to_database`, whether the proxy uses IAM;
+    `rules`, which clients may, None if none; `certificate` and `require_tls` for the clients' side."""
+
+    secrets: Mapping[str, secretsmanager.ISecret]
+    iam_to_database: bool
+    rules: ConnectRules | None
+    certificate: secretsmanager.ISecret | None
+    require_tls: bool
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """The rest of what `rds.DatabaseProxy` can be told."""
+
+    borrow_timeout: Duration
+    idle_client_timeout: Duration
+    init_query: str | None
+    debug_logging: bool
+
+
+def proxy_settings(
+    scope: Construct,
+    *,
+    name: str,
+    target: ProxyTarget,
+    databases: Sequence[str],
+    limits: Limits,
+    identity: Identity,
+    behaviour: Behaviour,
+) -> dict[str, Any]:
+    """The settings by name, dotted; None for those that keep their default.
+
+    Parameters: `databases`, names of databases, none for whatever clients ask for.
+    """
+    certificate = identity.certificate
+    client_tls = "require" if identity.require_tls else ("allow" if certificate else "disable")
+    settings: dict[str, Any] = {
+        "listen_host": "0.0.0.0",  # noqa: S104 (a container of its own; its security group says who can reach it)
+        "listen_port": LISTEN_PORT,
+        "http_port": HEALTH_PORT,
+        "proxy_name": name,
+        "cloudwatch_metrics": True,
+        "cloudwatch_namespace": NAMESPACE,
+        "log_format": "json",
+        "log_level": "debug" if behaviour.debug_logging else "info",
+        # A database that is away is for /readyz to say; a task that does not start at all would say less.
+        "check_targets": False,
+        "drain_timeout": DRAIN_TIMEOUT,
+        "connection_borrow_timeout": behaviour.borrow_timeout.to_seconds(),
+        "idle_client_timeout": behaviour.idle_client_timeout.to_seconds(),
+        "init_query": behaviour.init_query,
+        "max_connections_percent": limits.percent_of_task,
+        "max_idle_connections_percent": limits.idle_percent_of_task,
+        "default_pool_size": limits.pool_size,
+        "client_tls": client_tls,
+        "client_tls_secret": None if certificate is None else certificate.secret_arn,
+        "aws_region": Stack.of(scope).region,
+        "databases": as_json(scope, _databases(target, databases, identity)),
+    }
+    if identity.secrets:
+        users = {user: {"secret": secret.secret_arn} for user, secret in identity.secrets.items()}
+        settings["users"] = as_json(scope, users)
+    if (rules := identity.rules) is not None:
+        settings |= {
+            "iam.region": Stack.of(scope).region,
+            "iam.proxy_id": name,
+            "iam.rules": late_json(scope, rules.as_setting),
+        }
+    return settings
+
+
+def _databases(target: ProxyTarget, names: Sequence[str], identity: Identity) -> dict[str, Any]:
+    server: dict[str, Any] = {"host": target.host, "port": target.port}
+    if identity.iam_to_database:
+        server["server_auth"] = "iam"
+    if not names:
+        return {EVERY_DATABASE: server}
+    tables: dict[str, Any] = {}
+    for name in names:
+        tables[name] = dict(server)
+        if target.has_readers:
+            tables[name + READERS] = {"readers_of": name}
+    return tables
