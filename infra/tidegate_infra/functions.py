@@ -10,6 +10,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import IConstruct
 
+from tidegate_infra.acknowledge import acknowledge
 from tidegate_infra.errors import DeploymentError
 from tidegate_infra.layer import TidegateLayer
 from tidegate_infra.proxy import TidegateProxy
@@ -95,6 +96,11 @@ def _join_network(function: lambda_.Function, proxy: TidegateProxy) -> None:
     )
     if function.role is not None:
         function.role.add_managed_policy(iam.ManagedPolicy.from_aws_managed_policy_name(VPC_ACCESS))
+        acknowledge(
+            function.role,
+            f"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{VPC_ACCESS}]",
+            "Lambda's own policy for functions in a VPC: network interfaces cannot be named beforehand",
+        )
 
 
 def _login(function: lambda_.Function, connection: Connection) -> dict[str, str]:

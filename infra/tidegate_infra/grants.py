@@ -46,7 +46,8 @@ def principal_arn(scope: Construct, grantee: iam.IGrantable) -> str:
     """
     principal = grantee.grant_principal
     if isinstance(principal, iam.ArnPrincipal):
-        return principal.arn
+        own: str = principal.arn
+        return own
     for attribute in ("role_arn", "user_arn"):
         arn: str | None = getattr(principal, attribute, None)
         if arn is not None:
@@ -71,7 +72,7 @@ def _named(scope: Construct, principal: object) -> str | None:
     # A path would be part of the ARN, but is not part of what STS tells of a session.
     name = child.role_name
     account = stack.account if not Token.is_unresolved(stack.account) else Aws.ACCOUNT_ID
-    return stack.format_arn(
+    arn: str = stack.format_arn(
         service="iam",
         region="",
         account=account,
@@ -79,3 +80,4 @@ def _named(scope: Construct, principal: object) -> str | None:
         resource_name=name,
         arn_format=ArnFormat.SLASH_RESOURCE_NAME,
     )
+    return arn

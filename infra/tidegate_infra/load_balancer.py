@@ -10,6 +10,7 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_elasticloadbalancingv2 as elbv2
 from constructs import Construct
 
+from tidegate_infra.acknowledge import acknowledge
 from tidegate_infra.security_groups import HEALTH_PORT, LISTEN_PORT
 
 DEFAULT_IDLE = 350
@@ -50,6 +51,9 @@ class Balancer:
             internet_facing=False,
             # A zone's node passes connections to tasks in any zone: with two tasks, neither gets all of them.
             cross_zone_enabled=True,
+        )
+        acknowledge(
+            self.load_balancer, "AwsSolutions-ELB2", "A Network Load Balancer logs TLS listeners only; this one is TCP"
         )
         self.target_group = elbv2.NetworkTargetGroup(
             scope,

@@ -12,6 +12,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from tidegate_infra.acknowledge import acknowledge
 from tidegate_infra.image import image_asset
 from tidegate_infra.proxy import TidegateProxy
 from tidegate_infra.security_groups import HTTPS
@@ -52,6 +53,8 @@ class LoadTestRunner(Construct):
                 operating_system_family=ecs.OperatingSystemFamily.LINUX,
             ),
         )
+        acknowledge(role, "AwsSolutions-IAM5[Resource::*]", "ecr:GetAuthorizationToken knows no resource but *")
+        acknowledge(self.task, "AwsSolutions-IAM5[Resource::*]", "ecr:GetAuthorizationToken knows no resource but *")
         self.task.add_container(
             "spike",
             image=image or image_asset(self, "Image", DOCKERFILE, architecture="arm64"),

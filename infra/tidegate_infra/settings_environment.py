@@ -31,12 +31,14 @@ def variables(settings: Mapping[str, object]) -> dict[str, str]:
 
 def as_json(scope: Construct, value: object) -> str:
     """JSON with values that only the deployment knows, such as a database's endpoint, in their places."""
-    return Stack.of(scope).to_json_string(value)
+    text: str = Stack.of(scope).to_json_string(value)
+    return text
 
 
 def late_json(scope: Construct, make: Callable[[], object]) -> str:
     """JSON of what `make` returns when the stack is synthesised; until then it may grow."""
-    return Lazy.string(_Late(lambda: as_json(scope, make())))
+    text: str = Lazy.string(_Late(lambda: as_json(scope, make())))
+    return text
 
 
 @jsii.implements(IStableStringProducer)

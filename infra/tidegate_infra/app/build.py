@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import aws_cdk as cdk
 
-from tidegate_infra.app.database import DatabaseStack
+from tidegate_infra.app.database import Database
 from tidegate_infra.app.functions_stack import FunctionsStack
-from tidegate_infra.app.network import NetworkStack
+from tidegate_infra.app.network import Network
 from tidegate_infra.app.parameters import Parameters, read_parameters
-from tidegate_infra.app.proxy_stack import ProxyStack
+from tidegate_infra.app.serving import Serving
 from tidegate_infra.load_test import LoadTestStack
 
 OWN = ("environment", "environments")
@@ -19,15 +19,22 @@ def build(app: cdk.App, parameters: Parameters) -> None:
     """Make every stack that these parameters ask for."""
     name = parameters.name
     env = cdk.Environment(account=parameters.account, region=parameters.region)
-    network = NetworkStack(app, f"{name}-network", parameters, env=env)
-    database = DatabaseStack(app, f"{name}-database", parameters, network, env=env)
-    proxy = ProxyStack(app, f"{name}-proxy", parameters, network, database, env=env)
+
+    def stack(kind: str) -> cdk.Stack:
+        return cdk.Stack(app, f"{name}-{kind}", description=f"Tidegate: {kind}", env=env)
+
+    proxy = stack("proxy")
+    # What exists already is only referred to: it makes no stack.
+    network = Network(proxy if parameters.vpc_id else stack("network"), "Network", parameters)
+    existing = parameters.database == "existing"
+    database = Database(proxy if existing else stack("database"), "Database", parameters, network)
+    serving = Serving(proxy, "Serving", parameters, network, database)
     cdk.Tags.of(app).add("tidegate", name)
     if not parameters.functions:
         return
-    functions = FunctionsStack(app, f"{name}-functions", parameters, database, proxy, env=env)
+    functions = FunctionsStack(app, f"{name}-functions", parameters, database, serving, env=env)
     if parameters.load_test:
-        LoadTestStack(app, f"{name}-load", proxy.proxy, functions.counter, env=env)
+        LoadTestStack(app, f"{name}-load", serving.proxy, functions.counter, env=env)
 
 
 def parameters_of(app: cdk.App) -> Parameters:

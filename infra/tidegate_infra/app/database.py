@@ -1,16 +1,15 @@
-"""The stack with the database: one for trying it out, or an existing one that it only refers to."""
+"""The database: one for trying it out, or an existing one that is only referred to."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from tidegate_infra.app.network import NetworkStack
+from tidegate_infra.acknowledge import acknowledge
+from tidegate_infra.app.network import Network
 from tidegate_infra.app.parameters import Parameters
 from tidegate_infra.proxy_target import ProxyTarget
 
@@ -25,14 +24,12 @@ def secret_by(scope: Construct, name: str, name_or_arn: str) -> secretsmanager.I
     return secretsmanager.Secret.from_secret_name_v2(scope, name, name_or_arn)
 
 
-class DatabaseStack(Stack):
+class Database(Construct):
     """Attributes: `target`, for the proxy; `secrets`, by database user, empty where the proxy is to use IAM; `owner`,
     the owner's secret, None for an existing database."""
 
-    def __init__(
-        self, scope: Construct, construct_id: str, parameters: Parameters, network: NetworkStack, **kwargs: Any
-    ) -> None:
-        super().__init__(scope, construct_id, description="Tidegate: database", **kwargs)
+    def __init__(self, scope: Construct, construct_id: str, parameters: Parameters, network: Network) -> None:
+        super().__init__(scope, construct_id)
         self.secrets: dict[str, secretsmanager.ISecret] = {}
         self.owner: secretsmanager.ISecret | None = None
         user = parameters.database_user
@@ -42,6 +39,12 @@ class DatabaseStack(Stack):
                 self.secrets[user] = self.target.secret
             return
         make = self._aurora if parameters.database == "aurora" else self._rds
+        acknowledge(self, "AwsSolutions-SMG4", "A database for trying out: its passwords live as long as it does")
+        if parameters.database == "rds":
+            acknowledge(self, "AwsSolutions-RDS3", "The cheapest database for trying out; aurora has a second instance")
+            acknowledge(self, "AwsSolutions-RDS11", "Who may reach it, its security group says; the port hides nothing")
+        if not parameters.keep_data:
+            acknowledge(self, "AwsSolutions-RDS10", "A database for trying out goes with its stack, unless keep_data")
         owner = rds.DatabaseSecret(self, "Owner", username=OWNER)
         self.target = make(parameters, network, rds.Credentials.from_secret(owner))
         self.owner = self.target.secret
@@ -60,11 +63,11 @@ class DatabaseStack(Stack):
             max_connections=parameters.database_max_connections,
         )
 
-    def _aurora(self, parameters: Parameters, network: NetworkStack, owner: rds.Credentials) -> ProxyTarget:
+    def _aurora(self, parameters: Parameters, network: Network, owner: rds.Credentials) -> ProxyTarget:
         cluster = rds.DatabaseCluster(
             self,
             "Cluster",
-            engine=rds.DatabaseClusterEngine.aurora_postgres(version=rds.AuroraPostgresEngineVersion.VER_16_6),
+            engine=rds.DatabaseClusterEngine.aurora_postgres(version=rds.AuroraPostgresEngineVersion.VER_17_7),
             writer=rds.ClusterInstance.serverless_v2("Writer"),
             readers=[rds.ClusterInstance.serverless_v2("Reader", scale_with_writer=True)],
             serverless_v2_min_capacity=0.5,
@@ -82,11 +85,11 @@ class DatabaseStack(Stack):
         )
         return ProxyTarget.from_cluster(cluster)
 
-    def _rds(self, parameters: Parameters, network: NetworkStack, owner: rds.Credentials) -> ProxyTarget:
+    def _rds(self, parameters: Parameters, network: Network, owner: rds.Credentials) -> ProxyTarget:
         instance = rds.DatabaseInstance(
             self,
             "Instance",
-            engine=rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17),
+            engine=rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17_7),
             instance_type=ec2.InstanceType.of(ec2.InstanceClass.T4G, ec2.InstanceSize.MICRO),
             credentials=owner,
             database_name=parameters.database_name,

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from tidegate_infra.app.database import OWNER, DatabaseStack
+from tidegate_infra.acknowledge import acknowledge
+from tidegate_infra.app.database import OWNER, Database
 from tidegate_infra.app.parameters import Parameters
-from tidegate_infra.app.proxy_stack import RETENTION, ProxyStack
+from tidegate_infra.app.serving import RETENTION, Serving
 from tidegate_infra.functions import Connection, attach_function
 from tidegate_infra.image import CHECKOUT
 from tidegate_infra.layer import ZIPS, TidegateLayer
@@ -29,8 +31,8 @@ class FunctionsStack(Stack):
         scope: Construct,
         construct_id: str,
         parameters: Parameters,
-        database: DatabaseStack,
-        proxy: ProxyStack,
+        database: Database,
+        serving: Serving,
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, description="Tidegate: layer and sample functions", **kwargs)
@@ -43,7 +45,7 @@ class FunctionsStack(Stack):
             zips=parameters.layer_folder or ZIPS,
         )
         self._authority = self._authority_layer()
-        self._proxy = proxy.proxy
+        self._proxy = serving.proxy
         self.counter = self._function("Counter", COUNTER, parameters.database_user)
         self.setup: lambda_.Function | None = None
         if database.owner is not None:
@@ -61,9 +63,12 @@ class FunctionsStack(Stack):
             retention=RETENTION[self._parameters.log_retention_days],
             removal_policy=RemovalPolicy.DESTROY,
         )
+        role = iam.Role(self, f"{name}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        group.grant_write(role)
         function = lambda_.Function(
             self,
             name,
+            role=role,
             runtime=self._layer.runtime,
             architecture=self._layer.architecture,
             handler="function.handler",
@@ -73,6 +78,7 @@ class FunctionsStack(Stack):
             log_group=group,
             layers=[self._authority] if self._authority else [],
         )
+        acknowledge(function, "AwsSolutions-L1", "The layer is built for one Python, and the function runs on the same")
         attach_function(
             function,
             Connection(

@@ -1,14 +1,12 @@
-"""The stack with the VPC: a new one, or an existing one that it only refers to."""
+"""The VPC: a new one, or an existing one that is only referred to."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from aws_cdk import Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from tidegate_infra.acknowledge import acknowledge
 from tidegate_infra.app.parameters import Parameters
 
 SERVICES = {
@@ -22,11 +20,11 @@ SERVICES = {
 """What tasks and functions call, for a VPC without a way out."""
 
 
-class NetworkStack(Stack):
+class Network(Construct):
     """Attributes: `vpc`; `subnets`, the private ones for proxy, functions and database."""
 
-    def __init__(self, scope: Construct, construct_id: str, parameters: Parameters, **kwargs: Any) -> None:
-        super().__init__(scope, construct_id, description="Tidegate: network", **kwargs)
+    def __init__(self, scope: Construct, construct_id: str, parameters: Parameters) -> None:
+        super().__init__(scope, construct_id)
         self.vpc: ec2.IVpc = self._existing(parameters) if parameters.vpc_id else self._new(parameters)
         isolated = parameters.vpc_id is None and parameters.nat_gateways == 0
         kind = ec2.SubnetType.PRIVATE_ISOLATED if isolated else ec2.SubnetType.PRIVATE_WITH_EGRESS
@@ -72,5 +70,8 @@ class NetworkStack(Stack):
         if not with_way_out:
             vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
             for name, service in SERVICES.items():
-                vpc.add_interface_endpoint(name, service=service)
+                endpoint = vpc.add_interface_endpoint(name, service=service)
+                acknowledge(
+                    endpoint, "AwsSolutions-EC23", "Open to the VPC only, whose addresses the rule cannot read here"
+                )
         return vpc

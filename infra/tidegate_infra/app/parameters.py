@@ -183,7 +183,7 @@ class Parameters(BaseModel):
     def _clients(self) -> str | None:
         if self.require_tls and self.certificate_secret is None:
             return (
-                "certificate_secret: is missing; make a certificate with `python -m tidegate_infra.certificate`, or set "
+                "certificate_secret: is missing; `python -m tidegate_infra.certificate` makes one; or set "
                 "require_tls to false"
             )
         if self.ca_certificate is not None and not self.ca_certificate.is_file():

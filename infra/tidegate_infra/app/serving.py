@@ -1,16 +1,14 @@
-"""The stack with the proxy, its alarms and its dashboard."""
+"""The proxy, its alarms and its dashboard."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from aws_cdk import CfnOutput, Stack
+from aws_cdk import CfnOutput
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from constructs import Construct
 
-from tidegate_infra.app.database import DatabaseStack, secret_by
-from tidegate_infra.app.network import NetworkStack
+from tidegate_infra.app.database import Database, secret_by
+from tidegate_infra.app.network import Network
 from tidegate_infra.app.parameters import Parameters
 from tidegate_infra.endpoint import EndpointType
 from tidegate_infra.proxy import TidegateProxy
@@ -31,7 +29,7 @@ RETENTION = {
 }
 
 
-class ProxyStack(Stack):
+class Serving(Construct):
     """Attributes: `proxy`."""
 
     def __init__(
@@ -39,11 +37,10 @@ class ProxyStack(Stack):
         scope: Construct,
         construct_id: str,
         parameters: Parameters,
-        network: NetworkStack,
-        database: DatabaseStack,
-        **kwargs: Any,
+        network: Network,
+        database: Database,
     ) -> None:
-        super().__init__(scope, construct_id, description="Tidegate: proxy", **kwargs)
+        super().__init__(scope, construct_id)
         certificate = parameters.certificate_secret
         by_iam = not database.secrets
         self.proxy = TidegateProxy(

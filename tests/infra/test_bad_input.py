@@ -1,0 +1,217 @@
+"""What cannot be deployed is an error at synth time that says what to change."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.infra.configurations import EXISTING
+from tests.infra.conftest import environment
+
+from tidegate_infra import node as node
+
+import aws_cdk as cdk  # isort: skip
+from aws_cdk import aws_ec2 as ec2  # isort: skip
+from aws_cdk import aws_ecs as ecs  # isort: skip
+from aws_cdk import aws_iam as iam  # isort: skip
+from aws_cdk import aws_rds as rds  # isort: skip
+from aws_cdk import aws_secretsmanager as secretsmanager  # isort: skip
+from tidegate_infra.app.parameters import read_parameters  # isort: skip
+from tidegate_infra.errors import DeploymentError  # isort: skip
+from tidegate_infra.layer import TidegateLayer  # isort: skip
+from tidegate_infra.proxy import TidegateProxy  # isort: skip
+from tidegate_infra.proxy_target import ProxyTarget  # isort: skip
+
+Make = Callable[..., TidegateProxy]
+
+
+@pytest.fixture
+def stack() -> cdk.Stack:
+    return cdk.Stack(cdk.App(), "Stack", env=cdk.Environment(account="123456789012", region="eu-west-1"))
+
+
+@pytest.fixture
+def vpc(stack: cdk.Stack) -> ec2.Vpc:
+    return ec2.Vpc(stack, "Vpc", max_azs=2)
+
+
+@pytest.fixture
+def make(stack: cdk.Stack, vpc: ec2.Vpc) -> Make:
+    """A proxy that would do, but for what a test changes."""
+    secret = rds.DatabaseSecret(stack, "Secret", username="app")
+    certificate = secretsmanager.Secret.from_secret_name_v2(stack, "Certificate", "certificate")
+    image = ecs.ContainerImage.from_registry("tidegate")
+
+    def proxy(**changed: Any) -> TidegateProxy:
+        given = {
+            "vpc": vpc,
+            "proxy_target": ProxyTarget.from_endpoints("db.example.com", secret=secret, max_connections=100),
+            "certificate": certificate,
+            "image": image,
+        }
+        return TidegateProxy(stack, "Proxy", **(given | changed))
+
+    return proxy
+
+
+def test_one_subnet_is_too_few(make: Make, vpc: ec2.Vpc) -> None:
+    one = ec2.SubnetSelection(subnets=vpc.private_subnets[:1])
+    with pytest.raises(DeploymentError, match=r"1 private subnet selected, but the proxy needs 2 .* add subnets"):
+        make(vpc_subnets=one)
+
+
+def test_subnets_of_one_zone_are_too_few(make: Make, stack: cdk.Stack) -> None:
+    vpc = ec2.Vpc.from_vpc_attributes(
+        stack,
+        "Other",
+        vpc_id="vpc-1",
+        availability_zones=["eu-west-1a", "eu-west-1a"],
+        private_subnet_ids=["subnet-1", "subnet-2"],
+    )
+    with pytest.raises(DeploymentError, match=r"all 2 subnets are in eu-west-1a, .* select subnets in another one"):
+        make(vpc=vpc)
+
+
+def test_public_subnets_are_refused(make: Make) -> None:
+    with pytest.raises(DeploymentError, match=r"is a public subnet: .* subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS"):
+        make(vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PUBLIC))
+
+
+def test_a_vpc_without_private_subnets_is_refused(make: Make, stack: cdk.Stack) -> None:
+    public = ec2.SubnetConfiguration(name="public", subnet_type=ec2.SubnetType.PUBLIC)
+    vpc = ec2.Vpc(stack, "Public", max_azs=2, subnet_configuration=[public])
+    with pytest.raises(DeploymentError, match=r"vpc: has no private subnet"):
+        make(vpc=vpc)
+
+
+def test_a_database_without_a_secret_needs_iam(make: Make) -> None:
+    with pytest.raises(DeploymentError, match=r"has no secret and IAM is off, .* give secrets=.*IAM_AUTH"):
+        make(proxy_target=ProxyTarget.from_endpoints("db.example.com"))
+
+
+def test_iam_to_a_database_needs_its_resource_id_and_clients_with_iam(make: Make) -> None:
+    scheme = rds.DefaultAuthScheme.IAM_AUTH
+    with pytest.raises(DeploymentError, match=r"needs the RDS resource id of db.example.com"):
+        make(proxy_target=ProxyTarget.from_endpoints("db.example.com"), default_auth_scheme=scheme)
+
+
+def test_iam_to_a_database_needs_clients_with_iam(make: Make) -> None:
+    target = ProxyTarget.from_endpoints("db.example.com", resource_id="db-A")
+    with pytest.raises(DeploymentError, match=r"IAM_AUTH needs iam_auth=True"):
+        make(proxy_target=target, default_auth_scheme=rds.DefaultAuthScheme.IAM_AUTH)
+
+
+def test_tls_needs_a_certificate(make: Make) -> None:
+    with pytest.raises(DeploymentError, match=r"require_tls needs the secret .* python -m tidegate_infra.certificate"):
+        make(certificate=None)
+
+
+def test_a_pool_larger_than_the_engines_share_is_refused(make: Make) -> None:
+    with pytest.raises(DeploymentError, match=r"pool_size: 23 is more than the 22 connections of one task: .* lower"):
+        make(pool_size=23)
+
+
+def test_the_engines_connections_are_known_from_the_constructs(make: Make, stack: cdk.Stack, vpc: ec2.Vpc) -> None:
+    instance = rds.DatabaseInstance(
+        stack,
+        "Instance",
+        vpc=vpc,
+        engine=rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17_7),
+        instance_type=ec2.InstanceType("t4g.micro"),
+    )
+    cluster = rds.DatabaseCluster(
+        stack,
+        "Cluster",
+        vpc=vpc,
+        engine=rds.DatabaseClusterEngine.aurora_postgres(version=rds.AuroraPostgresEngineVersion.VER_17_7),
+        writer=rds.ClusterInstance.serverless_v2("Writer"),
+        serverless_v2_min_capacity=0.5,
+        serverless_v2_max_capacity=4,
+    )
+    assert ProxyTarget.from_instance(instance).max_connections == 112
+    assert ProxyTarget.from_cluster(cluster).max_connections == 823
+    # Its own parameter group may say otherwise.
+    assert ProxyTarget.from_instance(instance, max_connections=400).max_connections == 400
+    with pytest.raises(DeploymentError, match=r"pool_size: 300 is more than the 181 .* Stack/Cluster accepts 823"):
+        make(proxy_target=ProxyTarget.from_cluster(cluster), pool_size=300)
+
+
+def test_another_engine_is_refused(stack: cdk.Stack, vpc: ec2.Vpc) -> None:
+    mysql = rds.DatabaseInstance(stack, "MySql", vpc=vpc, engine=rds.DatabaseInstanceEngine.MYSQL)
+    with pytest.raises(DeploymentError, match=r"the engine is MYSQL, but Tidegate speaks PostgreSQL only"):
+        ProxyTarget.from_instance(mysql)
+
+
+def test_a_secret_that_does_not_tell_its_user_must_be_given_by_user(make: Make, stack: cdk.Stack) -> None:
+    foreign = secretsmanager.Secret.from_secret_name_v2(stack, "Foreign", "foreign")
+    with pytest.raises(DeploymentError, match=r"which database user Stack/Foreign is for: give them by user"):
+        make(secrets=[foreign])
+
+
+def test_grants_need_iam_and_a_user(make: Make, stack: cdk.Stack) -> None:
+    role = iam.Role(stack, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+    proxy = make()
+    with pytest.raises(DeploymentError, match=r"needs iam_auth=True"):
+        proxy.grant_connect(role, "app")
+
+
+def test_grants_need_a_user_and_a_principal_with_an_arn(make: Make, stack: cdk.Stack) -> None:
+    role = iam.Role(stack, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+    proxy = make(iam_auth=True)
+    with pytest.raises(DeploymentError, match=r"name the database user"):
+        proxy.grant_connect(role)
+    with pytest.raises(DeploymentError, match=r"has no role of its own"):
+        proxy.grant_connect(iam.ServicePrincipal("lambda.amazonaws.com"), "app")
+
+
+@pytest.mark.parametrize("python", ["3.8", "3.13.1", "python3.13"])
+def test_an_unknown_python_is_refused(stack: cdk.Stack, python: str) -> None:
+    with pytest.raises(DeploymentError, match=r"is not one that the layer is built for: 3.12, 3.13, 3.14"):
+        TidegateLayer(stack, "Layer", python=python)
+
+
+def test_a_layer_that_was_not_built_says_how(stack: cdk.Stack, tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match=r"build it with `make layer ARCH=x86_64 PYTHON=3.12`"):
+        TidegateLayer(stack, "Layer", python="3.12", architecture="x86_64", zips=tmp_path)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"max_task": 3}, "max_task: unknown parameter; known are name, account"),
+    "wrong type": ({"max_tasks": "many"}, "max_tasks: input should be a valid integer"),
+    "no host": ({"database_host": None}, "database_host: is missing"),
+    "no login": ({"database_resource_id": None}, "database_secret: the database has neither a secret nor IAM"),
+    "no certificate": ({"certificate_secret": None}, "certificate_secret: is missing"),
+    "one subnet": (
+        {"private_subnet_ids": "subnet-1", "availability_zones": "eu-west-1a"},
+        "private_subnet_ids: give at least two, in different availability zones",
+    ),
+    "no zones": ({"availability_zones": ""}, "availability_zones: give the zone of each"),
+    "Python": ({"python": "3.9"}, "python: input should be '3.12', '3.13' or '3.14'"),
+    "fewer at most than at least": ({"max_tasks": "1"}, "max_tasks: 1 must not be below min_tasks"),
+    "environment": ({"environment": "prod"}, "environment: there is no 'prod' in cdk.json: known are bare"),
+}
+
+
+@pytest.mark.parametrize(("changed", "message"), REFUSED.values(), ids=REFUSED)
+def test_wrong_parameters_are_named_with_what_would_be_right(changed: dict[str, Any], message: str) -> None:
+    single = EXISTING | changed
+    chosen = single.pop("environment", "bare")
+    with pytest.raises(DeploymentError) as caught:
+        read_parameters({"bare": {}}, chosen, single)
+    assert message in str(caught.value)
+
+
+def test_cdk_gets_lines_and_no_traceback(tmp_path: Path) -> None:
+    context = json.dumps({"environments": {"try": {}}, "cpu": "7"})
+    variables = {**environment(), "CDK_OUTDIR": str(tmp_path / "out"), "CDK_CONTEXT_JSON": context}
+    command = [sys.executable, "-m", "tidegate_infra.app"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("environment try: cpu: input should be 256, 512")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,108 @@
+"""The ECS service and its task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.infra.template import Assembly, Template
+
+
+def container(template: Template) -> Any:
+    (found,) = template.one("AWS::ECS::TaskDefinition")["ContainerDefinitions"]
+    return found
+
+
+def test_tasks_run_on_arm_unless_x86_is_chosen(default: Assembly, existing: Assembly) -> None:
+    platforms = [
+        assembly["proxy"].one("AWS::ECS::TaskDefinition")["RuntimePlatform"]["CpuArchitecture"]
+        for assembly in (default, existing)
+    ]
+    assert platforms == ["ARM64", "X86_64"]
+
+
+def test_two_tasks_always_run_in_two_zones(default: Assembly) -> None:
+    proxy = default["proxy"]
+    assert proxy.one("AWS::ApplicationAutoScaling::ScalableTarget")["MinCapacity"] == 2
+    service = proxy.one("AWS::ECS::Service")
+    # A deployment leaves the number to scaling.
+    assert "DesiredCount" not in service
+    assert len(service["NetworkConfiguration"]["AwsvpcConfiguration"]["Subnets"]) == 2
+    assert service["AvailabilityZoneRebalancing"] == "ENABLED"
+    subnets = [
+        subnet
+        for subnet in default["network"].of_type("AWS::EC2::Subnet").values()
+        if any(tag["Value"] == "Private" for tag in subnet["Tags"])
+    ]
+    assert len({str(subnet["AvailabilityZone"]) for subnet in subnets}) == 2
+
+
+def test_a_deployment_that_fails_is_rolled_back_and_never_takes_a_ready_task_away(default: Assembly) -> None:
+    configuration = default["proxy"].one("AWS::ECS::Service")["DeploymentConfiguration"]
+    assert configuration["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
+    assert configuration["MinimumHealthyPercent"] == 100
+    assert configuration["MaximumPercent"] == 200
+
+
+def test_tasks_have_no_public_address_and_no_way_in_for_people(default: Assembly) -> None:
+    service = default["proxy"].one("AWS::ECS::Service")
+    assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
+    assert service["EnableExecuteCommand"] is False
+
+
+def test_the_container_can_do_as_little_as_it_needs(default: Assembly) -> None:
+    found = container(default["proxy"])
+    assert found["ReadonlyRootFilesystem"] is True
+    assert found["User"] == "65532:65532"
+    assert found["LinuxParameters"]["Capabilities"] == {"Drop": ["ALL"]}
+    assert "Privileged" not in found
+    assert {port["ContainerPort"] for port in found["PortMappings"]} == {5432, 8080}
+
+
+def test_the_proxy_drains_within_what_ecs_allows(default: Assembly) -> None:
+    found = container(default["proxy"])
+    assert found["StopTimeout"] == 120
+    assert 60 <= int(default["proxy"].environment()["TIDEGATE_DRAIN_TIMEOUT"]) < found["StopTimeout"]
+
+
+def test_every_client_may_have_its_open_file(default: Assembly) -> None:
+    (limit,) = container(default["proxy"])["Ulimits"]
+    assert limit["Name"] == "nofile"
+    assert limit["SoftLimit"] == limit["HardLimit"] > 2 * 10_000
+
+
+def test_logs_are_encrypted_kept_for_a_while_and_never_hold_up_queries(default: Assembly) -> None:
+    proxy = default["proxy"]
+    group = proxy.one("AWS::Logs::LogGroup")
+    assert group["LogGroupName"] == "/tidegate/tidegate"
+    assert group["RetentionInDays"] == 30
+    (key,) = proxy.of_type("AWS::KMS::Key")
+    assert group["KmsKeyId"] == {"Fn::GetAtt": [key, "Arn"]}
+    assert proxy.one("AWS::KMS::Key")["EnableKeyRotation"] is True
+    logging = container(proxy)["LogConfiguration"]
+    assert (logging["LogDriver"], logging["Options"]["mode"]) == ("awslogs", "non-blocking")
+
+
+def test_scaling_is_by_cpu_and_clients_and_slow_to_take_tasks_away(default: Assembly) -> None:
+    policies = default["proxy"].of_type("AWS::ApplicationAutoScaling::ScalingPolicy").values()
+    rules = [policy["TargetTrackingScalingPolicyConfiguration"] for policy in policies]
+    assert len(rules) == 2
+    for rule in rules:
+        assert rule["ScaleInCooldown"] >= 600
+        assert rule["ScaleInCooldown"] > 5 * rule["ScaleOutCooldown"]
+    by_cpu = next(rule for rule in rules if "PredefinedMetricSpecification" in rule)
+    assert by_cpu["PredefinedMetricSpecification"]["PredefinedMetricType"] == "ECSServiceAverageCPUUtilization"
+    by_clients = next(rule for rule in rules if "CustomizedMetricSpecification" in rule)
+    metric = by_clients["CustomizedMetricSpecification"]
+    assert (metric["Namespace"], metric["MetricName"], metric["Statistic"]) == (
+        "Tidegate",
+        "ClientConnections",
+        "Average",
+    )
+    # A spike of 500 is the queue's business.
+    assert by_clients["TargetValue"] > 500
+
+
+def test_spot_runs_only_what_is_beyond_the_least(default: Assembly, existing: Assembly) -> None:
+    strategy = existing["proxy"].one("AWS::ECS::Service")["CapacityProviderStrategy"]
+    assert {entry["CapacityProvider"]: entry.get("Base", 0) for entry in strategy} == {"FARGATE": 2, "FARGATE_SPOT": 0}
+    assert "CapacityProviderStrategy" not in default["proxy"].one("AWS::ECS::Service")

@@ -1,0 +1,80 @@
+"""The container's environment is what the proxy itself understands."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from tests.infra.template import Assembly
+
+from tidegate_proxy.settings import Settings, load_settings
+
+
+def settings(assembly: Assembly) -> Settings:
+    """What the proxy makes of its variables, once CloudFormation has filled in what it knows."""
+    variables = assembly["proxy"].environment()
+    filled = {
+        name: re.sub(r"<[^<>]*(Endpoint\.?Port|EndpointPort)[^<>]*>", "5432", value)
+        for name, value in variables.items()
+    }
+    arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:made-AbCdEf"
+    filled = {name: re.sub(r"<[^<>]*Endpoint[^<>]*>", "db.example.com", value) for name, value in filled.items()}
+    filled = {name: re.sub(r"<[^<>]*(Secret|Owner|User)[^<>]*>", arn, value) for name, value in filled.items()}
+    filled = {
+        name: re.sub(r"<[^<>]*Role[^<>]*>", "arn:aws:iam::123456789012:role/made", value)
+        for name, value in filled.items()
+    }
+    return load_settings(None, filled)
+
+
+@pytest.mark.parametrize("name", ["default", "small", "existing", "isolated"])
+def test_the_proxy_accepts_every_configuration(name: str, request: pytest.FixtureRequest) -> None:
+    found = settings(request.getfixturevalue(name))
+    assert (found.listen_host, found.listen_port, found.http_port) == ("0.0.0.0", 5432, 8080)
+    assert found.cloudwatch_metrics
+    assert not found.check_targets
+
+
+def test_a_cluster_has_a_second_name_for_its_readers(default: Assembly, small: Assembly) -> None:
+    assert json.loads(
+        default["proxy"].environment()["TIDEGATE_DATABASES"].replace("<", '"<').replace(">", '>"').replace('""', '"')
+    )["app_ro"] == {"readers_of": "app"}
+    assert set(settings(small).databases) == {"app"}
+
+
+def test_functions_log_in_by_iam_as_the_granted_user(default: Assembly) -> None:
+    iam = settings(default).iam
+    assert iam is not None
+    assert (iam.region, iam.proxy_id) == ("eu-west-1", "tidegate")
+    (rule,) = iam.rules
+    assert rule.users == ("app",)
+    function = next(
+        properties
+        for name, properties in default["functions"].of_type("AWS::Lambda::Function").items()
+        if name.startswith("Counter")
+    )
+    variables = function["Environment"]["Variables"]
+    assert (variables["TIDEGATE_AUTH"], variables["TIDEGATE_PROXY_ID"]) == ("tidegate-iam", "tidegate")
+
+
+def test_the_role_in_the_rule_is_the_functions_own(default: Assembly) -> None:
+    rules = json.loads(default["proxy"].environment()["TIDEGATE_IAM__RULES"])
+    (role,) = [
+        properties["RoleName"]
+        for name, properties in default["functions"].of_type("AWS::IAM::Role").items()
+        if name.startswith("Counter")
+    ]
+    assert rules[0]["principal"] == f"arn:aws:iam::123456789012:role/{default['functions'].text(role)}"
+    assert len(default["functions"].text(role)) <= 64
+
+
+def test_tasks_share_the_databases_connections(default: Assembly, existing: Assembly) -> None:
+    assert settings(default).max_connections_percent == 90 // 4
+    assert settings(existing).max_connections_percent == 90 // 6
+
+
+def test_without_tls_clients_have_passwords(isolated: Assembly) -> None:
+    found = settings(isolated)
+    assert (found.client_tls, found.iam) == ("disable", None)
+    assert set(found.users) == {"postgres", "app"}
