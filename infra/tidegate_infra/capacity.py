@@ -56,7 +56,9 @@ def connections_of(database: IConstruct) -> int | None:
     """Most connections that `database`, an instance or a cluster, accepts by default; None if nothing tells."""
     nodes = database.node.find_all()
     serverless = next((_of_cluster(node) for node in nodes if isinstance(node, rds.CfnDBCluster)), None)
-    classes = [node.db_instance_class or "" for node in nodes if isinstance(node, rds.CfnDBInstance)]
+    # Both are set late by CDK, as what CloudFormation will read.
+    resolve = Stack.of(database).resolve
+    classes = [str(resolve(node.db_instance_class)) for node in nodes if isinstance(node, rds.CfnDBInstance)]
     limits = [serverless if kind == "db.serverless" else connections_of_class(kind) for kind in classes]
     known = [limit for limit in limits if limit is not None]
     # A failover makes a reader the writer: the smallest counts.
@@ -64,7 +66,6 @@ def connections_of(database: IConstruct) -> int | None:
 
 
 def _of_cluster(cluster: rds.CfnDBCluster) -> int | None:
-    # Set late by CDK, as what CloudFormation will read.
     capacity = Stack.of(cluster).resolve(cluster.serverless_v2_scaling_configuration) or {}
     if "maxCapacity" not in capacity:
         return None

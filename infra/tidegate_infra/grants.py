@@ -65,7 +65,8 @@ def _named(scope: Construct, principal: object) -> str | None:
     stack = Stack.of(principal)
     child: IConstruct | None = principal.node.default_child
     assert isinstance(child, iam.CfnRole)
-    if child.role_name is None:
+    # Where nobody gave a name, CDK has put a token here that comes to nothing.
+    if not stack.resolve(child.role_name):
         least = LONGEST_ROLE_NAME - LONGEST_REGION - 1
         # With the region, since roles are global and the same stack may stand in several.
         child.role_name = Fn.join("-", [Names.unique_resource_name(principal, max_length=least), Aws.REGION])

@@ -106,6 +106,4 @@ def _databases(target: ProxyTarget, names: Sequence[str], identity: Identity) ->
     tables: dict[str, Any] = {}
     for name in names:
         tables[name] = dict(server)
-        if target.has_readers:
-            tables[name + READERS] = {"readers_of": name}
     return tables

@@ -32,8 +32,8 @@ ISOLATED: dict[str, Any] = {
     "nat_gateways": "0",
     "load_test": "true",
     "require_tls": "false",
-    "certificate_secret": None,
-    "ca_certificate": None,
+    "certificate_secret": "",
+    "ca_certificate": "",
     "max_tasks": "2",
 }
 

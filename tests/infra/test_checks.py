@@ -20,15 +20,18 @@ def test_cdk_nag_finds_nothing_that_is_not_acknowledged_with_a_reason(
 ) -> None:
     for assembly in (default, small, existing, isolated):
         report = json.loads((assembly.folder / "validation-report.json").read_text())
-        # A report that says nothing was looked at would be clean, too.
-        assert [plugin["summary"]["status"] for plugin in report["pluginReports"]], report
-        assert all(plugin["summary"]["status"] == "success" for plugin in report["pluginReports"]), report
+        (rules,) = [plugin for plugin in report["pluginReports"] if plugin["pluginName"] == "AwsSolutions"]
+        assert (rules["conclusion"], rules["violations"]) == ("success", [])
+        # A report that had looked at nothing would be clean, too.
+        assert rules["suppressedViolations"]
+        for finding in rules["suppressedViolations"]:
+            assert len(finding["reason"].split()) >= 5, finding
 
 
 def test_cfn_lint_finds_nothing(synthesised: Path) -> None:
     paths = [str(path) for path in sorted(synthesised.glob("*/*.template.json"))]
     assert len(paths) >= 12
-    command = [sys.executable, "-m", "cfnlint", "--config-file", str(ROOT / "infra/.cfnlintrc"), *paths]
+    command = [str(Path(sys.executable).parent / "cfn-lint"), "--config-file", str(ROOT / "infra/.cfnlintrc"), *paths]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 

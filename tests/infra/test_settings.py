@@ -36,13 +36,6 @@ def test_the_proxy_accepts_every_configuration(name: str, request: pytest.Fixtur
     assert not found.check_targets
 
 
-def test_a_cluster_has_a_second_name_for_its_readers(default: Assembly, small: Assembly) -> None:
-    assert json.loads(
-        default["proxy"].environment()["TIDEGATE_DATABASES"].replace("<", '"<').replace(">", '>"').replace('""', '"')
-    )["app_ro"] == {"readers_of": "app"}
-    assert set(settings(small).databases) == {"app"}
-
-
 def test_functions_log_in_by_iam_as_the_granted_user(default: Assembly) -> None:
     iam = settings(default).iam
     assert iam is not None

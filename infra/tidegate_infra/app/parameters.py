@@ -216,8 +216,10 @@ def read_parameters(environments: Mapping[str, Any], chosen: str | None, single:
 
 
 def _typed(key: str, value: Any) -> Any:
-    """`-c` gives texts: numbers, booleans and null are meant where the field is not a text."""
+    """`-c` gives texts: numbers and booleans are meant where the field is not a text, and nothing by an empty one."""
     field = Parameters.model_fields.get(key)
+    if value == "":
+        return None if field is not None and field.default is None else value
     if field is None or not isinstance(value, str) or field.annotation is str:
         return value
     try:
