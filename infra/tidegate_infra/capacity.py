@@ -53,20 +53,15 @@ def connections_of_serverless(least: float, most: float) -> int:
 
 
 def connections_of(database: IConstruct) -> int | None:
-    """Most connections that `database`, an instance or a cluster, accepts by default; None if nothing tells."""
-    nodes = database.node.find_all()
-    serverless = next((_of_cluster(node) for node in nodes if isinstance(node, rds.CfnDBCluster)), None)
-    # Both are set late by CDK, as what CloudFormation will read.
+    """Most connections that `database`, an instance or a provisioned cluster, accepts by default.
+
+    Returns: None if nothing tells; the capacity of Serverless v2 cannot be read from its construct.
+    """
+    # The class is set late by CDK, as what CloudFormation will read.
     resolve = Stack.of(database).resolve
+    nodes = database.node.find_all()
     classes = [str(resolve(node.db_instance_class)) for node in nodes if isinstance(node, rds.CfnDBInstance)]
-    limits = [serverless if kind == "db.serverless" else connections_of_class(kind) for kind in classes]
+    limits = [connections_of_class(kind) for kind in classes]
     known = [limit for limit in limits if limit is not None]
     # A failover makes a reader the writer: the smallest counts.
     return min(known) if known and len(known) == len(limits) else None
-
-
-def _of_cluster(cluster: rds.CfnDBCluster) -> int | None:
-    capacity = Stack.of(cluster).resolve(cluster.serverless_v2_scaling_configuration) or {}
-    if "maxCapacity" not in capacity:
-        return None
-    return connections_of_serverless(float(capacity.get("minCapacity", 0.5)), float(capacity["maxCapacity"]))

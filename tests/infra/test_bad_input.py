@@ -22,6 +22,7 @@ from aws_cdk import aws_iam as iam  # isort: skip
 from aws_cdk import aws_rds as rds  # isort: skip
 from aws_cdk import aws_secretsmanager as secretsmanager  # isort: skip
 from tidegate_infra.app.parameters import read_parameters  # isort: skip
+from tidegate_infra.capacity import connections_of_serverless  # isort: skip
 from tidegate_infra.errors import DeploymentError  # isort: skip
 from tidegate_infra.layer import TidegateLayer  # isort: skip
 from tidegate_infra.proxy import TidegateProxy  # isort: skip
@@ -129,16 +130,20 @@ def test_the_engines_connections_are_known_from_the_constructs(make: Make, stack
         "Cluster",
         vpc=vpc,
         engine=rds.DatabaseClusterEngine.aurora_postgres(version=rds.AuroraPostgresEngineVersion.VER_17_7),
-        writer=rds.ClusterInstance.serverless_v2("Writer"),
-        serverless_v2_min_capacity=0.5,
-        serverless_v2_max_capacity=4,
+        writer=rds.ClusterInstance.provisioned("Writer", instance_type=ec2.InstanceType("r6g.large")),
+        readers=[rds.ClusterInstance.provisioned("Reader", instance_type=ec2.InstanceType("t4g.medium"))],
     )
     assert ProxyTarget.from_instance(instance).max_connections == 112
-    assert ProxyTarget.from_cluster(cluster).max_connections == 823
+    assert ProxyTarget.from_cluster(cluster).max_connections == 450
     # Its own parameter group may say otherwise.
     assert ProxyTarget.from_instance(instance, max_connections=400).max_connections == 400
-    with pytest.raises(DeploymentError, match=r"pool_size: 300 is more than the 181 .* Stack/Cluster accepts 823"):
+    with pytest.raises(DeploymentError, match=r"pool_size: 300 is more than the 99 .* Stack/Cluster accepts 450"):
         make(proxy_target=ProxyTarget.from_cluster(cluster), pool_size=300)
+
+
+def test_serverless_accepts_what_its_highest_capacity_does_unless_it_may_go_down_to_half() -> None:
+    assert [connections_of_serverless(1, most) for most in (1, 4, 16, 64)] == [189, 823, 3360, 5000]
+    assert [connections_of_serverless(0.5, most) for most in (1, 4, 16, 64)] == [189, 823, 2000, 2000]
 
 
 def test_another_engine_is_refused(stack: cdk.Stack, vpc: ec2.Vpc) -> None:

@@ -11,9 +11,11 @@ from constructs import Construct
 from tidegate_infra.acknowledge import acknowledge
 from tidegate_infra.app.network import Network
 from tidegate_infra.app.parameters import Parameters
+from tidegate_infra.capacity import connections_of_serverless
 from tidegate_infra.proxy_target import ProxyTarget
 
 OWNER = "postgres"
+LEAST_ACU, MOST_ACU = 0.5, 4
 LOGGED = ["postgresql"]
 
 
@@ -70,8 +72,8 @@ class Database(Construct):
             engine=rds.DatabaseClusterEngine.aurora_postgres(version=rds.AuroraPostgresEngineVersion.VER_17_7),
             writer=rds.ClusterInstance.serverless_v2("Writer"),
             readers=[rds.ClusterInstance.serverless_v2("Reader", scale_with_writer=True)],
-            serverless_v2_min_capacity=0.5,
-            serverless_v2_max_capacity=4,
+            serverless_v2_min_capacity=LEAST_ACU,
+            serverless_v2_max_capacity=MOST_ACU,
             credentials=owner,
             default_database_name=parameters.database_name,
             vpc=network.vpc,
@@ -83,7 +85,7 @@ class Database(Construct):
             cloudwatch_logs_exports=LOGGED,
             removal_policy=_removal(parameters),
         )
-        return ProxyTarget.from_cluster(cluster)
+        return ProxyTarget.from_cluster(cluster, max_connections=connections_of_serverless(LEAST_ACU, MOST_ACU))
 
     def _rds(self, parameters: Parameters, network: Network, owner: rds.Credentials) -> ProxyTarget:
         instance = rds.DatabaseInstance(

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -129,7 +128,7 @@ class Image:
     final: Stage
     entrypoint: list[str]
     healthcheck: list[str]
-    identity: dict[str, Any]
+    identity: Any
     """For subprocess: the user of the container, where this test may become another."""
 
 
@@ -171,7 +170,7 @@ def carry_out(instructions: list[Instruction], folder: Path) -> Image:
     steps = stages(instructions)[1]
     entrypoint = [final.argument(part) for part in last(steps, "ENTRYPOINT").arguments]
     user, group = map(int, final.user.split(":"))
-    identity = {"user": user, "group": group, "extra_groups": []} if os.geteuid() == 0 else {}
+    identity: Any = {"user": user, "group": group, "extra_groups": []} if os.geteuid() == 0 else {}
     try:
         subprocess.run([entrypoint[0], "--help"], env={}, capture_output=True, check=True, **identity)
     except PermissionError:
@@ -226,42 +225,6 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def test_it_serves_writes_nothing_and_stops_on_its_signal(image: Image, instructions: list[Instruction]) -> None:
-    before = contents(image.final.root)
-    http = free_port()
-    settings = {
-        "TIDEGATE_LISTEN_PORT": "0",
-        "TIDEGATE_HTTP_PORT": str(http),
-        "TIDEGATE_CHECK_TARGETS": "false",
-        "TIDEGATE_DATABASES__APP__HOST": "127.0.0.1",
-        "TIDEGATE_DATABASES__APP__TLS": "disable",
-        "TIDEGATE_USERS__APP__PASSWORD": "app",
-    }
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            image.entrypoint,
-            cwd="/",
-            env=image.final.environment | settings,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            **image.identity,
-        )
-        try:
-            healthy = False
-            for _ in range(200):
-                healthy = run(image, image.healthcheck, TIDEGATE_HTTP_PORT=str(http)).returncode == 0
-                if healthy or process.poll() is not None:
-                    break
-            errors.seek(0)
-            assert healthy, errors.read().decode()
-            process.send_signal(signal.Signals[last(instructions, "STOPSIGNAL").text])
-            assert process.wait(timeout=60) == 0
-        finally:
-            process.kill()
-            process.wait()
-    assert contents(image.final.root) == before
 
 
 def test_the_health_check_fails_where_nothing_answers(image: Image) -> None:
