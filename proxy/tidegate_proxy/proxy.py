@@ -523,6 +523,4 @@ def _iam(settings: Settings) -> IamAuthenticator | None:
     # Here and not above: who does without it shall not wait for an HTTP client to be loaded.
     from tidegate_proxy.identity.iam.authenticator import IamAuthenticator
 
-    looked_up = any(database.auth_user is not None for database in settings.databases.values())
-    alone = not looked_up and settings.iam.users.issuperset(settings.users)
-    return IamAuthenticator(settings.iam, alone=alone)
+    return IamAuthenticator(settings.iam, alone=settings.tokens_only)

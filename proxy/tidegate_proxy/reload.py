@@ -24,6 +24,8 @@ def apply_settings(proxy: Proxy, old: Settings, new: Settings) -> None:
     - Clients of a database or a user that is no more are disconnected after their transaction.
     """
     logging.getLogger().setLevel(new.log_level.upper())
+    if proxy.iam is not None:
+        proxy.iam.alone = new.tokens_only
     proxy.sharing.set_percent(new.max_connections_percent, new.max_idle_connections_percent)
     if old.databases != new.databases:
         proxy.forget_auth_users()

@@ -407,6 +407,12 @@ class Settings(Sizes, Timeouts, OperationSettings, frozen=True):
                     raise ValueError(f'{setting} names "{name}", who has no entry in users: add users.{name}')
         return self
 
+    @property
+    def tokens_only(self) -> bool:
+        """Whether nobody can log in but by a token."""
+        looked_up = any(database.auth_user is not None for database in self.databases.values())
+        return self.iam is not None and not looked_up and self.iam.users.issuperset(self.users)
+
     def database(self, name: str) -> DatabaseSettings | None:
         """The settings of the database that a client named.
 

@@ -41,8 +41,8 @@ class IamAuthenticationError(AuthenticationError):
 class IamAuthenticator:
     """Logs clients in by AWS credentials.
 
-    Parameters: `settings`; `alone`, whether nobody can log in in any other way: then whoever is unknown is asked for a
-    token too, and nobody learns whom the rules name.
+    Parameters: `settings`; `alone`, which may change, whether nobody can log in in any other way: then whoever is
+    unknown is asked for a token too, and nobody learns whom the rules name.
     For metrics: `results`, logins by outcome: "accepted", a `Reason`, "no-tls", "throttled" or "unavailable";
     `verifier` and `rds`, None without rules or rds_users.
     """
@@ -53,11 +53,11 @@ class IamAuthenticator:
         self.rds = RdsLogins(settings.rds_logins_per_second) if settings.rds_users else None
         self._users = settings.users
         self._rds_users = frozenset(settings.rds_users)
-        self._alone = alone
+        self.alone = alone
 
     def takes(self, user: str) -> bool:
         """Whether clients log in as this database user by a token."""
-        return self._alone or user in self._users
+        return self.alone or user in self._users
 
     def credentials(self, database: str, user: str) -> CredentialProvider | None:
         """What the proxy may log in to a database's servers with as this user, if its clients bring it along."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import psycopg
 import pytest
 from tests.proxy.identity.iam.conftest import ACCOUNT, ROLE, StartIamProxy, known_to, log_in, new_key, token_of
 from tests.support.postgres import Database
-from tests.support.proxy import ProxyProcess
+from tests.support.proxy import ProxyProcess, eventually
 from tests.support.rawclient import RawClient
 
 from tidegate.retry import REFUSED_LOGINS, connect_may_succeed_later
@@ -101,6 +103,27 @@ def test_users_without_a_rule_are_not_told_apart_from_those_with_one(
     assert str(known.diag.message_primary) == str(unknown.diag.message_primary).replace(
         "nobody_known", iam_proxy.database.user
     )
+
+
+def test_a_user_with_a_password_who_is_added_while_the_proxy_runs_can_log_in(
+    start_iam_proxy: StartIamProxy, database: Database, key: Key
+) -> None:
+    name = "added_" + database.user
+    database.server.create_user(name, "password-of-added")
+    try:
+        proxy = start_iam_proxy(user=database.user)
+        refused(proxy, user=name, password="password-of-added")
+        with proxy.config.open("a") as file:
+            file.write(f'[users.{name}]\npassword = "password-of-added"\n')
+        proxy.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "reloaded: " in proxy.log, what="the reload")
+        with proxy.connect(sslmode="require", user=name, password="password-of-added") as conn:
+            assert conn.execute("SELECT current_user").fetchone() == (name,)
+        proxy.connect(sslmode="require", password=token_of(key)).close()
+        proxy.stop()
+    finally:
+        with database.server.connect() as admin:
+            admin.execute(f'DROP ROLE "{name}"')
 
 
 def test_other_users_keep_their_passwords(start_iam_proxy: StartIamProxy, database: Database, key: Key) -> None:
