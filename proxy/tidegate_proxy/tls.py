@@ -107,6 +107,8 @@ def new_context(protocol: ssl._SSLMethod) -> ssl.SSLContext:
     """What both sides have in common: TLS 1.2 or later, and the protocol's name."""
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A peer could otherwise make us repeat the handshake's expensive half as often as it likes (TLS 1.2).
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([ALPN])
     return context
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False
-"""A plain socket as a transport: readiness comes from one epoll instance, and recv and send are called right here.
+"""A socket as a transport: readiness comes from one epoll instance, and recv and send are called right here.
 
 The event loop watches the epoll instance as it would a socket, so that a turn of the loop costs one call from it,
 however many sockets are ready. Its own add_reader would cost one call for each, and says nothing of a connection that
@@ -8,9 +8,16 @@ was reset.
 A transport has the interface of asyncio's transports, so far as the proxy uses it, and the same rules: writes are never
 refused, what the kernel does not take at once is queued, and the protocol is told to pause above a mark. There is one
 buffer to receive into, for all of them.
+
+Inside TLS, OpenSSL works on memory, through the ssl module's objects, and between one event and the next it holds what
+it needs in its own buffers: so there is one pair of BIOs, too, for all connections. Whoever puts bytes into one of them
+takes out everything before anybody else is called.
 """
 
+import ssl
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EAGAIN, EINTR, errno
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -39,6 +46,16 @@ cdef enum:
     RECEIVE = 1 << 16
 cdef char _buffer[RECEIVE]
 
+# What comes out of them: with each record that they complete at most one that was here in part.
+cdef enum:
+    RECORD = 1 << 14
+    DECRYPTED = RECEIVE + 2 * RECORD
+cdef char _decrypted[DECRYPTED]
+
+cdef enum:
+    PyBUF_READ = 0x100
+    PyBUF_WRITE = 0x200
+
 # The marks of asyncio's own transports.
 cdef Py_ssize_t HIGH_WATER = 1 << 16
 cdef Py_ssize_t LOW_WATER = 1 << 14
@@ -53,6 +70,9 @@ cdef class Poller:
 
     cdef object _loop
     cdef dict _transports
+    # What TLS connections have received, and have to send.
+    cdef object _incoming
+    cdef object _outgoing
     cdef int _fd
     cdef epoll_event _events[EVENTS]
 
@@ -62,6 +82,8 @@ cdef class Poller:
             raise OSError(errno, _strerror(errno))
         self._loop = loop
         self._transports = {}
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
         loop.add_reader(self._fd, self._dispatch)
 
     def __dealloc__(self):
@@ -203,8 +225,11 @@ cdef class DirectTransport:
 
     # Sending
 
-    cpdef write(self, bytes data):
+    def write(self, bytes data):
         """Send, now or as soon as the kernel takes it."""
+        self._send(data)
+
+    cdef _send(self, bytes data):
         cdef ssize_t sent = 0
         cdef Py_ssize_t size = len(data)
         if self._lost or size == 0:
@@ -252,7 +277,7 @@ cdef class DirectTransport:
             if self._events & EPOLLOUT:
                 self._poller.watch(self, self._events & ~EPOLLOUT)
             if self._closing:
-                self._end(None)
+                self._all_sent()
         if self._protocol_paused and self._queued <= LOW_WATER:
             self._protocol_paused = False
             self._protocol.resume_writing()
@@ -266,7 +291,10 @@ cdef class DirectTransport:
         self._closing = True
         self.pause_reading()
         if not self._queue:
-            self._end(None)
+            self._all_sent()
+
+    cdef _all_sent(self):
+        self._end(None)
 
     def abort(self):
         """Close without sending what is queued."""
@@ -306,6 +334,195 @@ cdef class DirectTransport:
         sock, self._socket = self._socket, None
         self._protocol = self._data_received = None
         return sock
+
+
+cdef class TLSTransport(DirectTransport):
+    """The same inside TLS.
+
+    Parameters: `context`, `server_side`, `server_hostname` as for `ssl.SSLContext.wrap_bio`; the others as for
+    DirectTransport. `handshake` is the future to wait for; only then is the protocol told that there is a connection,
+    and until then nothing can be written.
+    """
+
+    cdef object _tls
+    cdef object _read_record
+    cdef object _encrypt
+    cdef readonly object handshake
+    # Bytes that were sent because of what came, and not because the protocol wrote them, while others waited.
+    cdef Py_ssize_t _unasked
+    cdef bint _secure
+
+    def __init__(self, loop, sock, protocol, context, server_side, server_hostname=None, goes_first=False):
+        cdef Poller poller = _poller_of(loop)
+        self.handshake = loop.create_future()
+        self._tls = context.wrap_bio(
+            poller._incoming, poller._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        # SSLObject only passes on to this, each time through a Python function.
+        inner = getattr(self._tls, "_sslobj", self._tls)
+        self._read_record = inner.read
+        self._encrypt = inner.write
+        self._loop = loop
+        self._poller = poller
+        self._goes_first = goes_first
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._queue = []
+        self.set_protocol(protocol)
+        poller.watch(self, EPOLLIN)
+        if not server_side:
+            self._go_on()
+
+    def get_extra_info(self, name, default=None):
+        """As DirectTransport's, and "ssl_object"."""
+        return self._tls if name == "ssl_object" else DirectTransport.get_extra_info(self, name, default)
+
+    cdef _readable(self):
+        cdef ssize_t size
+        cdef bytes data
+        size = recv(self._fd, _buffer, RECEIVE, 0)
+        if size > 0:
+            self._poller._incoming.write(PyMemoryView_FromMemory(_buffer, size, PyBUF_READ))
+            if not self._secure:
+                self._go_on()
+                return
+            data = self._decrypt()
+            if data is not None:
+                self._data_received(data)
+        elif size == 0:
+            self._ended()
+        elif errno != EAGAIN and errno != EINTR:
+            self._break(errno)
+
+    cdef _go_on(self):
+        """Go on with the handshake, and with what came behind its end."""
+        cdef bytes data
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return
+        except Exception as error:  # OpenSSL's, and ssl.CertificateError's kinds
+            self._fail(error)
+            return
+        self._secure = True
+        data = self._decrypt() if self._poller._incoming.pending else None
+        if self._poller._outgoing.pending:
+            self._flush()
+        if self._lost:
+            return
+        self._protocol.connection_made(self)
+        if not self.handshake.done():
+            self.handshake.set_result(None)
+        if data is not None and not self._lost:
+            self._data_received(data)
+
+    cdef bytes _decrypt(self):
+        """Everything that is in the incoming BIO; None if that is not the end of a record, or is nobody's data."""
+        cdef Py_ssize_t size = 0
+        cdef Py_ssize_t read
+        cdef bint ended = False
+        cdef bytes data
+        incoming = self._poller._incoming
+        try:
+            while True:
+                read = self._read_record(
+                    DECRYPTED, PyMemoryView_FromMemory(_decrypted + size, DECRYPTED - size, PyBUF_WRITE)
+                )
+                if read == 0:
+                    ended = True
+                    break
+                size += read
+                if not incoming.pending:
+                    break
+        except ssl.SSLWantReadError:
+            # By then OpenSSL has taken in all there was.
+            assert not incoming.pending
+        except Exception as error:
+            self._fail(error)
+            return None
+        data = PyBytes_FromStringAndSize(_decrypted, size) if size else None
+        if self._poller._outgoing.pending:
+            # Answers to what is TLS's own: a new key, an alert.
+            if self._queued:
+                self._unasked += self._poller._outgoing.pending
+            else:
+                self._unasked = 0
+            self._flush()
+            if self._unasked > HIGH_WATER:
+                self._fail(ConnectionResetError("the peer wants answers, but takes none"))
+                return None
+        if ended:
+            # The peer's goodbye; what came behind it counts no more.
+            incoming.read()
+            if data is not None and not self._lost:
+                self._data_received(data)
+            self._ended()
+            return None
+        return None if self._lost else data
+
+    cdef _ended(self):
+        if self._lost:
+            return
+        if not self._secure:
+            self._fail(ConnectionResetError("the connection was closed"))
+            return
+        self._protocol.eof_received()
+        self.close()
+
+    def write(self, bytes data):
+        """Encrypt and send, now or as soon as the kernel takes it."""
+        if self._lost or not data:
+            return
+        try:
+            self._encrypt(data)
+        except Exception as error:
+            self._fail(error)
+            return
+        self._send(self._poller._outgoing.read())
+
+    cdef _flush(self):
+        if self._poller._outgoing.pending:
+            self._send(self._poller._outgoing.read())
+
+    cdef _fail(self, error):
+        """End the connection for this reason; the peer is told OpenSSL's alert, if there is one."""
+        # The next connection must not find what is left of this one.
+        self._poller._incoming.read()
+        self._send_last()
+        self._drop(error)
+
+    cdef _all_sent(self):
+        if self._secure and not self._lost:
+            try:
+                self._tls.unwrap()
+            except (ssl.SSLError, OSError):
+                # Having said goodbye it would wait for the peer's.
+                pass
+            self._send_last()
+        self._end(None)
+
+    cdef _send_last(self):
+        """Send what the outgoing BIO holds if that is possible now."""
+        cdef bytes data = self._poller._outgoing.read()
+        if data and not self._queue and not self._lost:
+            send(self._fd, PyBytes_AS_STRING(data), len(data), MSG_NOSIGNAL)
+
+    def _connection_lost(self, error):
+        if self._secure:
+            DirectTransport._connection_lost(self, error)
+        else:
+            # The protocol has not been told of a connection.
+            self._socket.close()
+            self._protocol = self._data_received = None
+        if not self.handshake.done():
+            self.handshake.set_exception(error or ConnectionResetError("the connection was closed"))
+        # OpenSSL's buffers are the largest part of a connection.
+        self._tls = self._read_record = self._encrypt = None
+
+    def detach(self):
+        """There is no taking a socket back out of TLS."""
+        raise NotImplementedError("a socket inside TLS cannot be had")
 
 
 def _strerror(number):

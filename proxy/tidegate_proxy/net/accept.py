@@ -33,7 +33,7 @@ async def open_stream(connection: socket.socket, tls: ServerTLS | None, handshak
         if direct and tls is None:
             raise ConnectionAbortedError("a TLS handshake, but TLS is off")
         if direct and tls is not None:
-            await over_tls(connection, stream, tls.context, handshake_timeout)
+            await over_tls(connection, stream, tls.context, server_side=True, handshake_timeout=handshake_timeout)
             stream.channel_binding = tls.channel_binding
         else:
             await plain(connection, stream)

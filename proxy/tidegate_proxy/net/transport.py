@@ -10,6 +10,9 @@ from typing import Any, Protocol, cast
 
 from tidegate_proxy.core import COMPILED
 
+HANDSHAKE_TIMEOUT = 60.0
+"""Seconds, where the caller has no other limit."""
+
 
 class Receiver(Protocol):
     """What a transport calls: an asyncio.Protocol, whatever its class."""
@@ -73,15 +76,62 @@ async def plain(connection: socket.socket, protocol: Receiver, *, goes_first: bo
 
 
 async def over_tls(
-    connection: socket.socket, protocol: Receiver, context: ssl.SSLContext, handshake_timeout: float
+    connection: socket.socket,
+    protocol: Receiver,
+    context: ssl.SSLContext,
+    *,
+    server_side: bool,
+    server_hostname: str | None = None,
+    handshake_timeout: float = HANDSHAKE_TIMEOUT,
 ) -> asyncio.Transport:
-    """The same for a client that begins with a TLS handshake now; `handshake_timeout` in seconds.
+    """The same over TLS, whose handshake begins now; `handshake_timeout` in seconds.
 
     Raises: ssl.SSLError, ConnectionError.
     """
-    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
-        _factory(protocol), connection, ssl=context, ssl_handshake_timeout=handshake_timeout
-    )
+    loop = asyncio.get_running_loop()
+    if COMPILED:
+        return await _directly_over_tls(connection, protocol, context, server_side, server_hostname, handshake_timeout)
+    if server_side:
+        transport, _ = await loop.connect_accepted_socket(
+            _factory(protocol), connection, ssl=context, ssl_handshake_timeout=handshake_timeout
+        )
+    else:
+        transport, _ = await loop.create_connection(
+            _factory(protocol),
+            ssl=context,
+            sock=connection,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=handshake_timeout,
+        )
+    return transport
+
+
+async def _directly_over_tls(
+    connection: socket.socket,
+    protocol: Receiver,
+    context: ssl.SSLContext,
+    server_side: bool,
+    server_hostname: str | None,
+    handshake_timeout: float,
+) -> asyncio.Transport:
+    from tidegate_proxy.core.transport import TLSTransport
+
+    try:
+        transport = TLSTransport(
+            asyncio.get_running_loop(), connection, protocol, context, server_side, server_hostname, not server_side
+        )
+    except BaseException:
+        connection.close()
+        raise
+    try:
+        async with asyncio.timeout(handshake_timeout):
+            await transport.handshake
+    except TimeoutError:
+        transport.abort()
+        raise ConnectionAbortedError(f"the TLS handshake took longer than {handshake_timeout:g} s") from None
+    except BaseException:
+        transport.abort()
+        raise
     return transport
 
 
@@ -92,40 +142,32 @@ async def start_tls(
     *,
     server_side: bool,
     server_hostname: str | None = None,
-    handshake_timeout: float = 60.0,
+    handshake_timeout: float = HANDSHAKE_TIMEOUT,
 ) -> asyncio.Transport:
     """Go on over TLS on the connection of a plain transport, which must not be used any more.
 
     Raises: ssl.SSLError, ConnectionError.
     """
-    loop = asyncio.get_running_loop()
     detach = getattr(transport, "detach", None)
-    if detach is None:
-        secured = await loop.start_tls(
-            transport,
-            cast(asyncio.Protocol, protocol),
+    if detach is not None:
+        return await over_tls(
+            detach(),
+            protocol,
             context,
             server_side=server_side,
             server_hostname=server_hostname,
-            ssl_handshake_timeout=handshake_timeout,
+            handshake_timeout=handshake_timeout,
         )
-        assert secured is not None
-        protocol.connection_made(secured)
-        return secured
-    connection: socket.socket = detach()
-    try:
-        if server_side:
-            return await over_tls(connection, protocol, context, handshake_timeout)
-        secured, _ = await loop.create_connection(
-            _factory(protocol),
-            ssl=context,
-            sock=connection,
-            server_hostname=server_hostname,
-            ssl_handshake_timeout=handshake_timeout,
-        )
-    except BaseException:
-        connection.close()
-        raise
+    secured = await asyncio.get_running_loop().start_tls(
+        transport,
+        cast(asyncio.Protocol, protocol),
+        context,
+        server_side=server_side,
+        server_hostname=server_hostname,
+        ssl_handshake_timeout=handshake_timeout,
+    )
+    assert secured is not None
+    protocol.connection_made(secured)
     return secured
 
 
