@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -23,13 +24,22 @@ from tidegate_proxy.protocol import encode
 class RecordClient(RawClient):
     """A client that decides itself when which bytes of its TLS records go out."""
 
-    def __init__(self, proxy: ProxyProcess, *, direct: bool = False, version: ssl.TLSVersion | None = None) -> None:
+    def __init__(
+        self,
+        proxy: ProxyProcess,
+        *,
+        direct: bool = False,
+        version: ssl.TLSVersion | None = None,
+        keys: Path | None = None,
+    ) -> None:
         super().__init__(proxy.parameters, login=False)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["postgresql"])
         if version is not None:
             context.maximum_version = version
+        if keys is not None:
+            context.keylog_filename = str(keys)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing)
         self.plain = b""
@@ -72,6 +82,7 @@ class RecordClient(RawClient):
         return self.outgoing.read()
 
     def send(self, data: bytes) -> None:
+        """Send these bytes at once."""
         self.socket.sendall(self.record(data))
 
     def read_exactly(self, size: int) -> bytes:
