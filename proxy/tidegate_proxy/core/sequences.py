@@ -92,7 +92,7 @@ class SequenceUse:
             raise AnswersFirst
         client.owner.sequences_are_read(client)
         failed = server.status == IN_FAILED_TRANSACTION
-        if failed and b";" not in text.rstrip(b"; \t\r\n\f\v"):
+        if failed and not client.unsynced and b";" not in text.rstrip(b"; \t\r\n\f\v"):
             return b""  # it fails
         if foreign and (client.unsynced or failed):
             raise ClientProtocolError(

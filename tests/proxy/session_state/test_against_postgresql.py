@@ -187,6 +187,17 @@ def test_numbers_that_a_function_took_are_never_anothers(
         assert two.error_until("E")["C"] == "55000"
 
 
+@pytest.mark.parametrize("end", [b"ROLLBACK", b"ROLLBACK TO a"])
+def test_numbers_behind_the_end_of_a_failed_transaction(narrow_proxy: ProxyProcess, end: bytes) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.query(f"CREATE SEQUENCE s; {HIDDEN}")
+        one.query("SELECT hidden()")
+        two.query("BEGIN; SAVEPOINT a")
+        two.query("SELECT 1/0")
+        two.send(run(end) + run(b"SELECT lastval()") + S)
+        assert two.error_until("E")["C"] == "55000"
+
+
 def test_numbers_discarded_on_another_server_connection_stay_discarded(start_proxy: StartProxy) -> None:
     proxy = start_proxy(default_pool_size=2)
     with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
