@@ -17,10 +17,11 @@ _SHAPE = (
 )
 
 
-def read_secret(secret: str) -> str:
+def read_secret(secret: str, default_region: str | None = None) -> str:
     """The present value (AWSCURRENT) of a secret; blocks for at most some 16 seconds.
 
-    Parameters: `secret`, its name or ARN; an ARN also says the region, else AWS's usual configuration does.
+    Parameters: `secret`, its name or ARN; an ARN also says the region, else it is `default_region`, or what AWS's
+    usual configuration says.
     Raises: CertificateError, with the remedy.
     """
     import boto3
@@ -28,7 +29,7 @@ def read_secret(secret: str) -> str:
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
     parts = secret.split(":")
-    region = parts[3] if len(parts) > 6 and parts[0] == "arn" else None
+    region = parts[3] if len(parts) > 6 and parts[0] == "arn" else default_region
     config = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
     try:
         client = boto3.session.Session().client("secretsmanager", region_name=region, config=config)
@@ -37,7 +38,9 @@ def read_secret(secret: str) -> str:
         code = error.response.get("Error", {}).get("Code", "")
         raise CertificateError(f"Secrets Manager refuses it: {code}{_remedy(code)}") from None
     except NoRegionError:
-        raise CertificateError("no AWS region is known: give the secret's ARN, or set AWS_REGION") from None
+        raise CertificateError(
+            "no AWS region is known: give the secret's ARN, or set aws_region or AWS_REGION"
+        ) from None
     except NoCredentialsError:
         raise CertificateError("there are no AWS credentials: give the task or the instance a role") from None
     except (BotoCoreError, ValueError) as error:

@@ -43,18 +43,19 @@ class Files:
 
 
 class Secret:
-    """A secret of Secrets Manager, by name or ARN."""
+    """A secret of Secrets Manager, by name or ARN; `region` is for a name."""
 
     remote = True
 
-    def __init__(self, secret: str, authorities: Path | None) -> None:
+    def __init__(self, secret: str, region: str | None, authorities: Path | None) -> None:
         self.name = f"client_tls_secret {secret}"
         self._secret = secret
+        self._region = region
         self._authorities = authorities
 
     def read(self) -> Pair:
         """See Source."""
-        chain, key = split_secret(read_secret(self._secret))
+        chain, key = split_secret(read_secret(self._secret, self._region))
         return Pair(chain, key, _read_optional(self._authorities))
 
 
@@ -82,7 +83,7 @@ def source_of(settings: Settings) -> Source | None:
     if settings.client_tls_cert is not None:
         return Files(settings.client_tls_cert, settings.client_tls_key, settings.client_tls_ca)
     if settings.client_tls_secret is not None:
-        return Secret(settings.client_tls_secret, settings.client_tls_ca)
+        return Secret(settings.client_tls_secret, settings.aws_region, settings.client_tls_ca)
     if settings.client_tls_self_signed:
         return SelfSigned(settings.client_tls_ca)
     return None

@@ -142,8 +142,11 @@ def test_a_secret_is_read_by_its_arn_and_by_its_name(secrets_manager: Any, monke
     binary = secrets_manager.create_secret(Name="binary", SecretBinary=b"bytes")["ARN"]
     assert read_secret(arn) == "text"
     assert read_secret(binary) == "bytes"
-    with pytest.raises(CertificateError, match="no AWS region is known: give the secret's ARN, or set AWS_REGION"):
+    with pytest.raises(
+        CertificateError, match="no AWS region is known: give the secret's ARN, or set aws_region or AWS_REGION"
+    ):
         read_secret("certificate")
+    assert read_secret("certificate", "eu-west-1") == "text"
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     assert read_secret("certificate") == "text"
 
