@@ -14,14 +14,25 @@ from tidegate_proxy.protocol.scram import ScramClientExchange
 class RawClient:
     """One connection to a server or a proxy.
 
-    Parameters: `parameters`, as for `psycopg.connect`; `login`, False to send every byte oneself.
+    Parameters: `parameters`, as for `psycopg.connect`; `login`, False to send every byte oneself; `source`, the address
+    that the connection comes from.
     """
 
     def __init__(
-        self, parameters: dict[str, Any], *, login: bool = True, timeout: float = 20.0, **startup: str
+        self,
+        parameters: dict[str, Any],
+        *,
+        login: bool = True,
+        timeout: float = 20.0,
+        source: str | None = None,
+        **startup: str,
     ) -> None:
         self.parameters = parameters
-        self.socket = socket.create_connection((parameters["host"], parameters["port"]), timeout=timeout)
+        self.socket = socket.create_connection(
+            (parameters["host"], parameters["port"]),
+            timeout=timeout,
+            source_address=(source, 0) if source is not None else None,
+        )
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reported: dict[bytes, bytes] = {}
         self.pid = 0

@@ -14,7 +14,7 @@ from tidegate_proxy.protocol.scram import ScramKeys
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds for which a newer password is looked for after the one that had worked is refused: a rotation sets it in the
 database and in Secrets Manager one after the other."""
 

@@ -17,6 +17,9 @@ CURRENT, PENDING, PREVIOUS = "AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"
 SHORTEST_INTERVAL = 1.0
 """Seconds between two reads, however many logins fail: Secrets Manager's calls are paid for, and limited."""
 
+_ROTATION_REFRESH = 15.0
+"""Seconds between two reads while there is an AWSPENDING: soon it is the current one, and the old one is to end."""
+
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 60.0
 _SHAPE = 'it must be JSON such as {"username": "app", "password": "..."}, as RDS makes it'
 
@@ -92,13 +95,21 @@ class Secret:
         return self.versions
 
     async def watch(self) -> None:
-        """Read it now, on schedule, and after failures with growing pauses, for ever."""
+        """Read it now, on schedule, more often during a rotation, and after failures with growing pauses, for ever."""
         loop = asyncio.get_running_loop()
         while True:
             await self._read_once()
             # Not all proxies of a fleet at the same moment.
-            pause = self._refresh * random.uniform(0.9, 1)  # noqa: S311
-            await asyncio.sleep(pause if self.error is None else max(0.05, self._not_before - loop.time()))
+            due = self._began + self._refresh * random.uniform(0.9, 1)  # noqa: S311
+            while (pause := self._due(due) - loop.time()) > 0:
+                await asyncio.sleep(min(pause, _ROTATION_REFRESH))
+
+    def _due(self, scheduled: float) -> float:
+        if self.error is not None:
+            return self._not_before
+        if any(version.stage == PENDING for version in self.versions):
+            return min(scheduled, self._began + _ROTATION_REFRESH)
+        return scheduled
 
     async def _read_once(self) -> None:
         if self._reading is None:

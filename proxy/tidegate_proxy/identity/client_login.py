@@ -135,8 +135,9 @@ class ClientLogins:
                             self.failures[_reason(found, limited=limited)] -= 1
                             self._limits.forgive(_source(stream), user)
                             return answer
+        uncertain = found.uncertain or (not limited and await self._verifiers.unanswered(user, database))
         await asyncio.sleep(end - loop.time())
-        if found.uncertain:
+        if uncertain:
             # The same to everybody, or it would tell who is missing.
             raise TargetUnavailableError(
                 f'the password of user "{user}" cannot be checked at present', hint="Try again later."

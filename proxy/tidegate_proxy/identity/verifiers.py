@@ -107,9 +107,19 @@ class ClientVerifiers:
             return (verifier,) if verifier is not None else ()
         return ()
 
-    def nobody(self, user: str) -> ScramVerifier:
-        """A verifier that no password fits."""
-        return mock_verifier(user, self._mock_secret, self._iterations)
+    async def unanswered(self, user: str, database: str) -> bool:
+        """Whether a configured user's failure must look like that of others, whom the database could not be asked about.
+
+        Waits for as long as for them."""
+        query = self._auth_query(database)
+        if query is None or not (user in self._configured or user in self._secrets):
+            return False
+        try:
+            async with asyncio.timeout(_LOOKUP_WAIT):
+                await query.verifier(user)
+        except (ProxyError, TimeoutError):
+            return True
+        return False
 
     def _found(
         self,

@@ -1,0 +1,174 @@
+"""Users that nobody has configured: the database itself is asked, by `auth_query`."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from tests.proxy.identity.conftest import Serve, refusal, set_password
+from tests.support.postgres import Database
+from tests.support.proxy import ProxyProcess, eventually
+from tests.support.rawclient import RawClient
+
+from tidegate_proxy.protocol import encode
+
+Role = Callable[..., str]
+
+
+@pytest.fixture
+def asking(serve: Serve, database: Database) -> Callable[..., ProxyProcess]:
+    """A proxy that knows nobody, and asks as PostgreSQL's superuser."""
+
+    def start(database_settings: dict[str, Any] | None = None, **settings: Any) -> ProxyProcess:
+        auth = {"auth_user": database.server.superuser, "auth_password": database.server.password}
+        return serve(databases={database.name: auth | (database_settings or {})}, **settings)
+
+    return start
+
+
+def salt_of(proxy: ProxyProcess, user: str) -> tuple[bytes, bytes]:
+    """What a client learns before it proves anything: salt and iterations."""
+    parameters = proxy.parameters | {"user": user}
+    with RawClient(parameters, login=False) as client:
+        client.send(encode.startup_message({"user": user, "database": parameters["dbname"]}))
+        client.read()
+        client.send(encode.sasl_initial_response("SCRAM-SHA-256", b"n,,n=,r=abc"))
+        _, _, rest = client.read()[1].partition(b",s=")
+    salt, _, iterations = rest.partition(b",i=")
+    return salt, iterations
+
+
+def test_a_user_of_the_database_logs_in_and_is_itself_there(
+    asking: Callable[..., ProxyProcess], database: Database
+) -> None:
+    with asking().connect() as conn:
+        # No password is configured anywhere: the proxy logs in with the key that the client's own login has shown.
+        assert conn.execute("SELECT session_user").fetchone() == (database.user,)
+
+
+def test_a_user_with_a_cleartext_password_logs_in_too(database: Database, asking: Callable[..., ProxyProcess]) -> None:
+    proxy = asking(client_tls="allow", client_tls_self_signed=True, client_auth="password")
+    with proxy.connect(sslmode="require") as conn:
+        assert conn.execute("SELECT session_user").fetchone() == (database.user,)
+    assert f'password authentication failed for user "{database.user}"' in refusal(
+        proxy, sslmode="require", password="wrong"
+    )
+
+
+def test_wrong_passwords_expired_ones_and_unknown_users_look_the_same(
+    asking: Callable[..., ProxyProcess], database: Database, role: Role
+) -> None:
+    expired = role("expired", "LOGIN VALID UNTIL '2001-01-01'")
+    locked = role("locked", "NOLOGIN")
+    proxy = asking()
+    cases = [(database.user, "wrong"), (expired, "expired"), (locked, "locked"), ("nobody", "x"), ("o'\\x; --", "x")]
+    texts = {refusal(proxy, user=user, password=password).replace(user, "?") for user, password in cases}
+    assert len(texts) == 1, texts
+    assert 'FATAL:  password authentication failed for user "?"' in texts.pop()
+    for user, _ in cases:
+        assert salt_of(proxy, user) == salt_of(proxy, user)
+        assert salt_of(proxy, user)[1] == b"4096"
+
+
+def test_unknown_users_have_the_same_salt_at_every_proxy_that_shares_the_secret(
+    asking: Callable[..., ProxyProcess],
+) -> None:
+    proxies = [asking(scram_mock_secret=text) for text in ("one secret of sixteen", "one secret of sixteen")]
+    assert salt_of(proxies[0], "nobody") == salt_of(proxies[1], "nobody")
+
+
+def test_a_changed_password_is_seen_with_the_next_login_though_the_old_answer_is_kept(
+    asking: Callable[..., ProxyProcess], database: Database, role: Role
+) -> None:
+    user = role("before")
+    proxy = asking(auth_query_cache=3600)
+    with proxy.connect(user=user, password="before") as conn:
+        set_password(database, user, "afterwards")
+
+        def logs_in() -> bool:
+            try:
+                with proxy.connect(user=user, password="afterwards") as other:
+                    return other.execute("SELECT session_user").fetchone() == (user,)
+            except psycopg.OperationalError:
+                return False
+
+        eventually(logs_in, what="the login with the new password")
+        assert "password authentication failed" in refusal(proxy, user=user, password="before")
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_an_md5_hash_is_explained_in_the_log_and_not_to_the_client(
+    asking: Callable[..., ProxyProcess], role: Role
+) -> None:
+    user = role("md5" + "0" * 32)
+    proxy = asking()
+    proxy.allowed_in_log.append(" ERROR ")
+    assert "password authentication failed" in refusal(proxy, user=user, password="x")
+    assert re.search(f'user "{user}" cannot log in: the server keeps an MD5 hash.*password_encryption', proxy.log)
+
+
+def test_no_search_path_leads_the_question_astray(
+    asking: Callable[..., ProxyProcess], database: Database, role: Role
+) -> None:
+    other = role("password of another")
+    with database.server.connect(dbname=database.name) as conn:
+        conn.execute("CREATE SCHEMA evil")
+        conn.execute(
+            "CREATE FUNCTION evil.same(name, text) RETURNS bool LANGUAGE sql AS $$ SELECT true $$;"
+            "CREATE OPERATOR evil.= (leftarg = name, rightarg = text, function = evil.same);"
+        )
+        conn.execute(f'ALTER DATABASE "{database.name}" SET search_path = evil, pg_catalog')
+    proxy = asking()
+    with proxy.connect() as conn:
+        assert conn.execute("SELECT session_user").fetchone() == (database.user,)
+    assert "password authentication failed" in refusal(proxy, user=database.user, password="password of another")
+    assert other not in proxy.log
+
+
+def test_a_query_of_ones_own_is_asked_once_for_many_logins(
+    asking: Callable[..., ProxyProcess], database: Database
+) -> None:
+    with database.server.connect(dbname=database.name) as conn:
+        conn.execute(
+            "CREATE SCHEMA lookup; CREATE SEQUENCE lookup.asked;"
+            "CREATE FUNCTION lookup.verifier(who text) RETURNS text SECURITY DEFINER LANGUAGE sql AS $$"
+            " SELECT nextval('lookup.asked'); SELECT rolpassword FROM pg_authid WHERE rolname = who $$;"
+        )
+    proxy = asking(auth_query="SELECT lookup.verifier($1)", auth_query_cache=3600)
+
+    def log_in(_: int) -> None:
+        with proxy.connect() as conn:
+            conn.execute("SELECT 1")
+
+    with ThreadPoolExecutor(10) as threads:
+        list(threads.map(log_in, range(30)))
+    with database.server.connect(dbname=database.name) as conn:
+        assert conn.execute("SELECT last_value FROM lookup.asked").fetchone() == (1,)
+
+
+def test_while_the_database_cannot_be_asked_nobody_is_told_that_a_password_is_wrong(
+    serve: Serve, database: Database
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    proxy = serve(
+        databases={database.name: {"port": port, "auth_user": "lookup", "auth_password": "x"}},
+        users={"configured": {"password": "right"}},
+        check_targets=False,
+    )
+    proxy.allowed_in_log.append(" ERROR ")
+    texts = {refusal(proxy, user=user, password="x").replace(user, "?") for user in ("nobody", "configured")}
+    assert len(texts) == 1, texts
+    assert 'the password of user "?" cannot be checked at present' in texts.pop()
+
+
+def test_a_wrong_authentication_user_is_named_in_the_log(serve: Serve, database: Database) -> None:
+    proxy = serve(databases={database.name: {"auth_user": "nobody_at_all", "auth_password": "x"}})
+    proxy.allowed_in_log.append(" ERROR ")
+    refusal(proxy)
+    assert re.search(f'databases.{database.name}: auth_query failed: .*"nobody_at_all"', proxy.log)

@@ -1,0 +1,120 @@
+"""Who fails too often fails from then on, and nobody else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.proxy.identity.conftest import Serve, refusal
+from tests.support.postgres import Database
+from tests.support.rawclient import RawClient
+
+from tidegate_proxy.identity.login_limits import ALL_USERS_FACTOR, MAX_ENTRIES, LoginLimits, source_of
+
+
+def fail(limits: LoginLimits, count: int, source: str = "a", user: str = "u", now: float = 0.0) -> None:
+    for _ in range(count):
+        limits.failed(source, user, now)
+
+
+def test_a_source_is_limited_as_one_user_and_not_as_another_nor_is_another_source() -> None:
+    limits = LoginLimits(60)
+    fail(limits, 59)
+    assert not limits.exceeded("a", "u", 0)
+    fail(limits, 1)
+    assert limits.exceeded("a", "u", 0)
+    assert not limits.exceeded("a", "v", 0)
+    assert not limits.exceeded("b", "u", 0)
+
+
+def test_many_user_names_do_not_help() -> None:
+    limits = LoginLimits(60)
+    for number in range(60 * ALL_USERS_FACTOR):
+        assert not limits.exceeded("a", f"user{number}", 0)
+        limits.failed("a", f"user{number}", 0)
+    assert limits.exceeded("a", "somebody else", 0)
+    assert not limits.exceeded("b", "somebody else", 0)
+
+
+def test_room_comes_back_with_time_however_long_somebody_went_on_failing() -> None:
+    limits = LoginLimits(60)
+    fail(limits, 1000)
+    assert limits.exceeded("a", "u", 0.9)
+    assert not limits.exceeded("a", "u", 1.1)
+
+
+def test_a_failure_that_was_none_is_taken_back() -> None:
+    limits = LoginLimits(1)
+    fail(limits, 1)
+    limits.forgive("a", "u")
+    assert not limits.exceeded("a", "u", 0)
+
+
+def test_reaching_the_limit_is_reported_once() -> None:
+    limits = LoginLimits(3)
+    assert [limits.failed("a", "u", 0) for _ in range(5)] == [False, False, True, False, False]
+
+
+def test_zero_is_no_limit() -> None:
+    limits = LoginLimits(0)
+    fail(limits, 10_000)
+    assert not limits.exceeded("a", "u", 0)
+
+
+def test_memory_is_bounded_and_what_is_forgotten_is_the_oldest() -> None:
+    limits = LoginLimits(1)
+    for number in range(MAX_ENTRIES):
+        limits.failed(f"source{number}", "u", 0)
+    assert not limits.exceeded("source0", "u", 0)
+    assert limits.exceeded(f"source{MAX_ENTRIES - 1}", "u", 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("uv"), st.floats(0, 5)), max_size=60))
+def test_one_source_never_changes_what_holds_for_another(steps: list[tuple[str, str, float]]) -> None:
+    both, alone = LoginLimits(3), LoginLimits(3)
+    now = 0.0
+    for source, user, pause in steps:
+        now += pause
+        both.failed(source, user, now)
+        if source == "a":
+            alone.failed(source, user, now)
+    assert [both.exceeded("a", user, now) for user in "uv"] == [alone.exceeded("a", user, now) for user in "uv"]
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_what_counts_as_one_source(address: str, source: str) -> None:
+    assert source_of(address) == source
+
+
+def test_behind_too_many_failures_the_right_password_fails_too_and_looks_the_same(
+    serve: Serve, database: Database, role: Callable[..., str]
+) -> None:
+    other = role("x")
+    proxy = serve(
+        users={database.user: {"password": database.password}, other: {"password": "x"}},
+        failed_logins_per_minute=2,
+    )
+    with proxy.connect() as there_before:
+        wrong = [refusal(proxy, password=f"wrong {number}") for number in range(2)]
+        right = refusal(proxy)
+        assert {*wrong} == {right}
+        assert "password authentication failed" in right
+        assert there_before.execute("SELECT 1").fetchone() == (1,)
+    assert "too many failed logins from 127.0.0.1" in proxy.log
+    # The same user from elsewhere, and another one from there, notice nothing.
+    with RawClient(proxy.parameters, source="127.0.0.2") as client:
+        assert client.query("SELECT 1")[-1] == ("Z", b"I")
+    with proxy.connect(user=other, password="x") as conn:
+        assert conn.execute("SELECT session_user").fetchone() == (other,)
