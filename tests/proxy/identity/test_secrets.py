@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,7 +102,8 @@ def test_a_rotation_under_load_disconnects_nobody_and_fails_no_transaction(
         new_sessions(load)
         # By hand: the database first, and the secret somewhat later.
         set_password(database, app, newest)
-        secrets.put(arn, {"username": app, "password": newest})
+        version = secrets.put(arn, {"username": app, "password": newest}, "AWSPENDING")
+        secrets.finish(arn, version)
         new_sessions(load)
     assert load.errors == [], proxy.log
 
@@ -265,8 +267,6 @@ def test_a_user_whose_secret_cannot_be_read_is_not_told_that_its_password_is_wro
 def test_the_process_ends_though_aws_does_not_answer(
     serve: Serve, database: Database, aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", f"http://127.0.0.1:{silent.getsockname()[1]}")
         proxy = serve(databases={database.name: {"secret": "shop/db"}})
