@@ -101,7 +101,8 @@ class Secret:
             await self._read_once()
             # Not all proxies of a fleet at the same moment.
             due = self._began + self._refresh * random.uniform(0.9, 1)  # noqa: S311
-            while (pause := self._due(due) - loop.time()) > 0:
+            while (pause := self._due(due) - loop.time()) > 0:  # noqa: ASYNC110
+                # What is due changes with every read, and those happen for others' sake too.
                 await asyncio.sleep(min(pause, _ROTATION_REFRESH))
 
     def _due(self, scheduled: float) -> float:

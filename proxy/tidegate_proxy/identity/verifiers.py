@@ -108,9 +108,10 @@ class ClientVerifiers:
         return ()
 
     async def unanswered(self, user: str, database: str) -> bool:
-        """Whether a configured user's failure must look like that of others, whom the database could not be asked about.
+        """Whether a configured user's failure must look like others', about whom the database gives no answer.
 
-        Waits for as long as for them."""
+        Waits for as long as for them.
+        """
         query = self._auth_query(database)
         if query is None or not (user in self._configured or user in self._secrets):
             return False

@@ -18,7 +18,8 @@ from tests.proxy.lifecycle.tls_relay import TLSRelay
 from tests.support.proxy import StartProxy
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-KEYS: dict[str, tuple[Callable[[], PrivateKey], hashes.HashAlgorithm | None]] = {
+Digest = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+KEYS: dict[str, tuple[Callable[[], PrivateKey], Digest | None]] = {
     "RSA": (lambda: rsa.generate_private_key(65537, 2048), hashes.SHA256()),
     "RSA, SHA-512": (lambda: rsa.generate_private_key(65537, 2048), hashes.SHA512()),
     "ECDSA": (lambda: ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()),
