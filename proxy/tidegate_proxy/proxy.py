@@ -31,7 +31,7 @@ from tidegate_proxy.idle_clients import IdleClients
 from tidegate_proxy.login import login, random_cancel_key
 from tidegate_proxy.metrics.counts import Counts
 from tidegate_proxy.net.connector import Connector, check_reachable
-from tidegate_proxy.net.listen import UnixListener, tcp_listeners
+from tidegate_proxy.net.listen import BACKLOG, UnixListener, tcp_listeners
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.pool.sharing import Sharing
 from tidegate_proxy.reload import apply_settings
@@ -51,6 +51,9 @@ AUTH_QUERY_CONNECTIONS = 2
 _ACCEPTS_AT_ONCE = 64
 _REFUSALS_AT_ONCE = 256
 _SWEEP = 1.0
+_LAST_LOGINS = 2.0
+"""Seconds that clients have to log in who were connected when the proxy stopped listening."""
+
 _IDLE = 600.0
 """Seconds after whose half a server connection is idle where `server_idle_timeout` is off."""
 _FAREWELL = 5.0
@@ -91,6 +94,9 @@ class Proxy:
         self._unix: UnixListener | None = None
         self._draining = asyncio.Event()
         self._forced = asyncio.Event()
+        self._delay = 0.0
+        # Clients are closed as soon as they are idle.
+        self._closing = False
         self._empty = asyncio.Event()
 
     # Life
@@ -102,8 +108,8 @@ class Proxy:
         Raises: ConfigurationError when the address can't be listened on, or a target can't be reached.
         """
         loop = asyncio.get_running_loop()
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self.stop)
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGINT, self.stop, 0.0)
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         if self.settings.check_targets:
             await self._check_targets()
@@ -114,6 +120,7 @@ class Proxy:
         watcher = loop.create_task(self.certificates.watch())
         try:
             await self._draining.wait()
+            await self._linger()
             await self._drain()
         finally:
             sweeper.cancel()
@@ -186,11 +193,22 @@ class Proxy:
         """What clients that come now are shown; None if they get no TLS."""
         return self.certificates.current
 
-    def stop(self) -> None:
-        """Drain; called a second time, at once."""
+    def stop(self, delay: float | None = None) -> None:
+        """Drain; called a second time, at once.
+
+        Parameters: `delay` in seconds in place of `drain_delay`.
+        """
         if self._draining.is_set():
             self._forced.set()
+        self._delay = self.settings.drain_delay if delay is None else delay
         self._draining.set()
+
+    async def _linger(self) -> None:
+        if self._delay > 0:
+            logger.info("not ready any more: new clients are taken for another %g s", self._delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._delay):
+                    await self._forced.wait()
 
     async def _drain(self) -> None:
         logger.info(
@@ -198,20 +216,31 @@ class Proxy:
             len(self._clients),
             self.settings.drain_timeout,
         )
+        # Who has connected already is let in, and then told; to be cut off would look like a failure.
+        for listener in self._listeners:
+            for _ in range(BACKLOG // _ACCEPTS_AT_ONCE):
+                self._accept(listener)
         self._stop_listening()
-        for task in list(self._logins):
-            task.cancel()
+        self._closing = True
         for client in [*self._clients.values()]:
             client.shut_down()
         for console in [*self.consoles]:
             console.end()
+        waits = [asyncio.ensure_future(wait) for wait in (self._until_all_are_gone(), self._forced.wait())]
+        await asyncio.wait(waits, timeout=self.settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _until_all_are_gone(self) -> None:
+        logins = list(self._logins)
+        if logins:
+            await asyncio.wait(logins, timeout=_LAST_LOGINS)
+            for task in logins:
+                task.cancel()
+            for client in [*self._clients.values()]:
+                client.shut_down()
         if self._clients:
-            waits = [asyncio.ensure_future(event.wait()) for event in (self._empty, self._forced)]
-            _, late = await asyncio.wait(
-                waits, timeout=self.settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED
-            )
-            for wait in late:
-                wait.cancel()
+            await self._empty.wait()
 
     async def close(self) -> None:
         """End everything now; clients that are still there get 57P01."""
@@ -268,7 +297,7 @@ class Proxy:
                     del self._pools[key]
                     self.sharing.leave(pool)
                     self.counts.retire(*key)
-            if self._draining.is_set():
+            if self._closing:
                 for client in [*self._clients.values()]:
                     client.shut_down()
             now = asyncio.get_running_loop().time()

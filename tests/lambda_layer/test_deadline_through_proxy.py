@@ -50,16 +50,16 @@ def test_a_frozen_function_holds_nothing_beyond_its_deadline(narrow_proxy: Proxy
 def test_a_handler_that_comes_back_too_late_learns_why(narrow_proxy: ProxyProcess) -> None:
     database = narrow_proxy.database
     with connected(database, port=narrow_proxy.port) as db:
-        with (
-            pytest.raises(tidegate.DeadlineExceeded),
-            db.invocation(Context(1.5)),
-            db.connection() as conn,
-            narrow_proxy.connect() as other,
-        ):
-            conn.execute("CREATE TABLE held (n int)")
-            # Our own code takes too long, and so does not notice; the proxy's only server connection comes free.
-            assert other.execute("SELECT to_regclass('held') IS NULL").fetchone() == (True,)
-            conn.execute("SELECT 1")
+
+        def take_too_long() -> None:
+            with db.invocation(Context(1.5)), db.connection() as conn, narrow_proxy.connect() as other:
+                conn.execute("CREATE TABLE held (n int)")
+                # Our own code takes too long, and so does not notice; the proxy's only server connection comes free.
+                assert other.execute("SELECT to_regclass('held') IS NULL").fetchone() == (True,)
+                conn.execute("SELECT 1")
+
+        with pytest.raises(tidegate.DeadlineExceeded):
+            take_too_long()
         with db.invocation(Context()), db.connection() as conn:
             assert conn.execute("SELECT 1").fetchone() == (1,)
     eventually(lambda: narrow_proxy.log.count("pinned") == 0)

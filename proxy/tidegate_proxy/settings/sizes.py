@@ -140,6 +140,10 @@ class Timeouts(Model, frozen=True):
     """How long a server connection that a vanished client left behind may take to be cleaned; then it is
     closed."""
 
+    drain_delay: SecondsOrZero = 0
+    """How long after SIGTERM new clients are still taken, while `/readyz` already says that the proxy is not ready: as
+    long as a load balancer takes to notice. SIGINT does not wait."""
+
     drain_timeout: SecondsOrZero = 110
     """How long transactions may take to finish after SIGTERM; then their connections are closed (SQLSTATE
     57P01)."""

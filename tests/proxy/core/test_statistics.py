@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ def test_a_duration_is_counted_in_the_bucket_that_it_is_in_and_buckets_are_narro
 def test_buckets_follow_one_another_without_gaps() -> None:
     edges = [bounds(index) for index in range(500)]
     assert edges[0][0] == 0
-    assert all(one[1] == next_[0] for one, next_ in zip(edges, edges[1:], strict=False))
+    assert all(one[1] == next_[0] for one, next_ in itertools.pairwise(edges))
 
 
 def test_a_transaction_of_one_request_is_counted_once_and_others_request_by_request() -> None:

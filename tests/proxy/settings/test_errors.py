@@ -195,8 +195,10 @@ FILE_CASES = {
     ),
     "ARN of something else": (
         SERVER + 'secret = "arn:aws:s3:::bucket"\n',
-        "databases.app.secret: is no ARN of a secret: it must have the form "
-        "arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME",
+        (
+            "databases.app.secret: is no ARN of a secret: it must have the form "
+            "arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME"
+        ),
     ),
     "IAM to a server without TLS": (
         SERVER + 'server_auth = "iam"\ntls = "disable"\n',
@@ -216,9 +218,11 @@ FILE_CASES = {
     ),
     "auth_query without a place for the user": (
         "auth_query = 'SELECT 1'\n" + SERVER,
-        "auth_query: must have $1 where the name of the user belongs, for example SELECT rolname, CASE WHEN "
-        "rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE "
-        "rolname = $1 AND rolcanlogin",
+        (
+            "auth_query: must have $1 where the name of the user belongs, for example SELECT rolname, CASE WHEN "
+            "rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE "
+            "rolname = $1 AND rolcanlogin"
+        ),
     ),
     "a short secret for salts": (
         f'scram_mock_secret = "{SECRET[:8]}"\n' + SERVER,
@@ -385,7 +389,8 @@ ENVIRONMENT_CASES = {
     "two passwords": (
         {"TIDEGATE_USERS__APP__PASSWORD": SECRET, "TIDEGATE_USERS__APP__VERIFIER": verifier()},
         (
-            "TIDEGATE_USERS__APP: has password and verifier: give exactly one of password, password_file, verifier and secret"
+            "TIDEGATE_USERS__APP: has password and verifier: "
+            "give exactly one of password, password_file, verifier and secret"
         ),
     ),
     "open to the network without TLS": (
