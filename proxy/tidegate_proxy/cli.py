@@ -16,8 +16,10 @@ from tidegate_proxy.certificates.keeper import CertificateKeeper
 from tidegate_proxy.certificates.sources import source_of
 from tidegate_proxy.log import setup_logging
 from tidegate_proxy.open_files import fit_to_open_files, hard_limit_of_open_files, raise_open_files
+from tidegate_proxy.pgbouncer_command import import_pgbouncer
 from tidegate_proxy.settings import ConfigurationError, Settings, load_settings
 from tidegate_proxy.settings.errors import dotted, one_line
+from tidegate_proxy.sizing import size
 from tidegate_proxy.tls import server_side_context
 
 DATABASES_SHOWN = 10
@@ -58,7 +60,7 @@ def main() -> None:
 
     The configuration is one TOML FILE, or environment variables such as TIDEGATE_LISTEN_PORT and
     TIDEGATE_DATABASES__APP__HOST, or both: then the environment wins. docs/configuration.md lists all
-    settings.
+    settings. PgBouncer's own pgbouncer.ini will do as FILE, too: see docs/pgbouncer.md.
 
     Exit status: 0 after a clean end, 2 for a configuration that can't be used.
     """
@@ -73,10 +75,10 @@ def serve(file: Path | None) -> None:
     low, a configured max_client_conn is an error, and its default is lowered with a warning.
     """
     try:
-        settings, warning = _load(file)
+        settings, warnings = _load(file)
         raise_open_files()
         setup_logging(settings)
-        if warning:
+        for warning in warnings:
             logger.warning(warning)
         try:
             _run(settings, lambda: _load(file)[0])
@@ -94,23 +96,29 @@ def check(file: Path | None) -> None:
     Opens no connection: whether the servers can be reached is found out by `serve`.
     """
     try:
-        settings, warning = _load(file)
+        settings, warnings = _load(file)
         concern = CertificateKeeper(settings).concern
     except ConfigurationError as error:
         raise _ConfigurationFailure(str(error)) from None
     click.echo("\n".join(describe(settings)))
-    for line in filter(None, (warning, concern and concern[1])):
+    for line in filter(None, (*warnings, concern and concern[1])):
         click.echo(f"Warning: {line}", err=True)
 
 
-def _load(file: Path | None) -> tuple[Settings, str | None]:
-    settings, warning = fit_to_open_files(load_settings(file, os.environ), hard_limit_of_open_files())
+main.add_command(import_pgbouncer)
+main.add_command(size)
+
+
+def _load(file: Path | None) -> tuple[Settings, list[str]]:
+    warnings: list[str] = []
+    settings, warning = fit_to_open_files(load_settings(file, os.environ, warnings), hard_limit_of_open_files())
+    warnings += filter(None, [warning])
     for name, database in settings.databases.items():
         try:
             server_side_context(database)
         except ConfigurationError as error:
             raise ConfigurationError(f"{dotted(('databases', name))}: {error}") from None
-    return settings, warning
+    return settings, warnings
 
 
 def _run(settings: Settings, read_again: Callable[[], Settings]) -> None:
@@ -137,10 +145,12 @@ def describe(settings: Settings) -> list[str]:
         "require": "TLS required",
     }[settings.client_tls]
     port = settings.listen_port or "any free port"
+    places = [f"{settings.listen_host} port {port}"] if settings.listen_host else []
+    where = " and ".join(places + ([str(settings.unix_socket_dir)] if settings.unix_socket_dir else []))
     clients = f"at most {settings.max_client_conn} at a time"
     lines = [
         "The configuration is valid.",
-        f"Clients: {settings.listen_host} port {port}, {tls}, {clients}",
+        f"Clients: {where}, {tls}, {clients}",
     ]
     for name, database in list(settings.databases.items())[:DATABASES_SHOWN]:
         lines.append(

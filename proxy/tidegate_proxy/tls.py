@@ -51,7 +51,7 @@ def server_side_context(database: DatabaseSettings) -> ssl.SSLContext | None:
     context = new_context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = database.tls == "verify-full"
     authorities = authorities_of(database)
-    if database.tls == "require":
+    if database.tls in ("prefer", "require"):
         context.verify_mode = ssl.CERT_NONE
     elif authorities is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)

@@ -36,9 +36,9 @@ def eventually(condition: Callable[[], Any], *, timeout: float = 20.0, what: str
 class ProxyProcess:
     """`tidegate-proxy serve` as a process of its own."""
 
-    def __init__(self, folder: Path, database: Database, config: str) -> None:
+    def __init__(self, folder: Path, database: Database, config: str, name: str = "proxy.toml") -> None:
         self.database = database
-        self.config = folder / "proxy.toml"
+        self.config = folder / name
         self.config.write_text(config)
         self.log_path = folder / "proxy.log"
         environment = {

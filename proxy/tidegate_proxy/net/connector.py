@@ -159,6 +159,8 @@ class Connector:
     async def _start_tls(self, stream: Stream, context: ssl.SSLContext) -> None:
         stream.write(encode.ssl_request())
         answer = await stream.read_exactly(1)
+        if answer == b"N" and self._database.tls == "prefer":
+            return
         if answer != b"S":
             raise TargetTLSError(
                 f"{self.target} does not speak TLS",

@@ -20,17 +20,19 @@ from tidegate_proxy.settings.errors import (
     plain_type,
 )
 from tidegate_proxy.settings.models import Settings
+from tidegate_proxy.settings.pgbouncer import translate
 from tidegate_proxy.settings.sizes import ALIASES
 
 FILE_LIMIT = 4_000_000
 """Bytes. A configuration of ten thousand users has about 1 MB."""
 
 
-def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings:
+def load_settings(file: Path | None, environment: Mapping[str, str], warnings: list[str] | None = None) -> Settings:
     """The settings from a TOML file, from environment variables, or from both; the environment wins, key by
     key.
 
-    Parameters: `file`, None for the environment alone; `environment`, such as `os.environ`.
+    Parameters: `file`, None for the environment alone, or PgBouncer's own where its name ends in ".ini"; `warnings`,
+    gets what of that has no effect here; `environment`, such as `os.environ`.
     Returns: validated settings. Paths in the file are relative to the file's folder, those in the
     environment to the working directory.
     Raises: ConfigurationError with one line that names the file or the variable, the key, and what it must
@@ -38,7 +40,11 @@ def load_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
     """
     written: dict[Location, Location] = {}
     data: dict[str, Any] = {}
-    if file is not None:
+    if file is not None and file.suffix == ".ini":
+        data, found = translate(file)
+        if warnings is not None:
+            warnings += found
+    elif file is not None:
         try:
             data = _anchored(_by_one_name(_read(file), written), file.parent)
         except ValueError as error:

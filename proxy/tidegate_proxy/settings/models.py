@@ -101,9 +101,9 @@ class DatabaseSettings(DatabaseSizes, frozen=True):
     pool_mode: PoolMode | None = None
     """Default: the general `pool_mode`; a user's own comes first."""
 
-    tls: Literal["disable", "require", "verify-ca", "verify-full"] = "verify-full"
-    """TLS towards the server: `disable` never; `require` encrypts but verifies nothing; `verify-ca`
-    verifies the certificate's chain; `verify-full` also its host name."""
+    tls: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "verify-full"
+    """TLS towards the server: `disable` never; `prefer` only if the server has it; `require` encrypts but verifies
+    nothing; `verify-ca` verifies the certificate's chain; `verify-full` also its host name."""
 
     tls_ca: Annotated[File, BeforeValidator(or_rds), AfterValidator(check_authorities)] | None = None
     """PEM file with the authorities that the server's certificate may come from, for `verify-ca` and
@@ -116,7 +116,7 @@ class DatabaseSettings(DatabaseSizes, frozen=True):
             raise ValueError("has both password and password_file: keep one of them")
         if (self.password or self.password_file) and self.user is None:
             raise ValueError("has a password but no user: add the user that it belongs to")
-        if self.tls_ca is not None and self.tls in ("disable", "require"):
+        if self.tls_ca is not None and self.tls in ("disable", "prefer", "require"):
             raise ValueError(
                 f'has tls_ca, which tls = "{self.tls}" would not use: '
                 'set tls to "verify-ca" or "verify-full", or remove tls_ca'
