@@ -25,6 +25,8 @@ EXISTING: dict[str, Any] = {
     "architecture": "x86_64",
     "spot": "true",
     "max_tasks": "6",
+    "composite_alarm": "true",
+    "runbook_url": "https://example.com/runbook/",
     "alarm_email": "on-call@example.com",
 }
 

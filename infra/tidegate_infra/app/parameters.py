@@ -134,6 +134,12 @@ class Parameters(BaseModel):
     alarm_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
     """Who gets a mail for each alarm."""
 
+    composite_alarm: bool = False
+    """Whether the alarms that hurt clients ring as one."""
+
+    runbook_url: str = "docs/runbook"
+    """Where alarms say that their pages are: the address at which your checkout's docs/runbook can be read."""
+
     functions: bool = True
     """Whether to deploy the sample functions: `counter`, and `setup`, which prepares a database made here."""
 

@@ -7,9 +7,11 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from constructs import Construct
 
+from tidegate_infra.alarms import TidegateAlarms
 from tidegate_infra.app.database import Database, secret_by
 from tidegate_infra.app.network import Network
 from tidegate_infra.app.parameters import Parameters
+from tidegate_infra.dashboard import TidegateDashboard
 from tidegate_infra.endpoint import EndpointType
 from tidegate_infra.proxy import TidegateProxy
 from tidegate_infra.security_groups import LISTEN_PORT
@@ -30,7 +32,7 @@ RETENTION = {
 
 
 class Serving(Construct):
-    """Attributes: `proxy`."""
+    """Attributes: `proxy`, `alarms`."""
 
     def __init__(
         self,
@@ -69,5 +71,14 @@ class Serving(Construct):
             pool_size=parameters.pool_size,
             log_retention=RETENTION[parameters.log_retention_days],
         )
+        self.alarms = TidegateAlarms(
+            self,
+            "Alarms",
+            proxy=self.proxy,
+            email=parameters.alarm_email,
+            composite=parameters.composite_alarm,
+            runbook_url=parameters.runbook_url,
+        )
+        TidegateDashboard(self, "Life", proxy=self.proxy, alarms=list(self.alarms.alarms.values()))
         CfnOutput(self, "Endpoint", value=f"{self.proxy.endpoint}:{LISTEN_PORT}", description="Where clients connect")
         CfnOutput(self, "LogGroup", value=self.proxy.log_group.log_group_name)
