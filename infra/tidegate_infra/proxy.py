@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jsii
 from aws_cdk import Duration, Names
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
@@ -35,6 +36,7 @@ from tidegate_infra.subnets import private_subnets
 from tidegate_infra.task import CONTAINER, STOP_TIMEOUT, make_task, need_architecture
 
 
+@jsii.implements(ec2.IConnectable)
 class TidegateProxy(Construct):
     """A Tidegate proxy on ECS Fargate, in front of an RDS or Aurora PostgreSQL.
 
@@ -127,7 +129,7 @@ class TidegateProxy(Construct):
             self, vpc=vpc, target=proxy_target, given=security_groups, load_balancer=with_balancer
         )
         self.clients = groups.clients
-        self.connections = ec2.Connections(security_groups=[groups.front], default_port=ec2.Port.tcp(LISTEN_PORT))
+        self._connections = ec2.Connections(security_groups=[groups.front], default_port=ec2.Port.tcp(LISTEN_PORT))
         self.log_group = encrypted_log_group(self, f"/tidegate/{self.db_proxy_name}", retention=log_retention)
         self.role = roles.task_role(self, role)
         read = [*self.secrets.values(), *([certificate] if certificate else [])]
@@ -206,6 +208,11 @@ class TidegateProxy(Construct):
                 scaling=scaling or Scaling(),
                 clients_per_task=self.metrics.metric("ClientConnections", "Average"),
             )
+
+    @property
+    def connections(self) -> ec2.Connections:
+        """Who may connect: what clients' security groups are told."""
+        return self._connections
 
     @property
     def iam_auth(self) -> bool:

@@ -75,9 +75,9 @@ def test_logs_are_encrypted_kept_for_a_while_and_never_hold_up_queries(default: 
     group = proxy.one("AWS::Logs::LogGroup")
     assert group["LogGroupName"] == "/tidegate/tidegate"
     assert group["RetentionInDays"] == 30
-    (key,) = proxy.of_type("AWS::KMS::Key")
-    assert group["KmsKeyId"] == {"Fn::GetAtt": [key, "Arn"]}
-    assert proxy.one("AWS::KMS::Key")["EnableKeyRotation"] is True
+    key = group["KmsKeyId"]["Fn::GetAtt"][0]
+    assert "LogKey" in key
+    assert proxy.of_type("AWS::KMS::Key")[key]["EnableKeyRotation"] is True
     logging = container(proxy)["LogConfiguration"]
     assert (logging["LogDriver"], logging["Options"]["mode"]) == ("awslogs", "non-blocking")
 
