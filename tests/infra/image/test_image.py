@@ -92,10 +92,10 @@ def test_every_package_is_locked_by_hash_and_fits_what_the_project_asks_for() ->
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*project["project"]["optional-dependencies"]["proxy"], *project["build-system"]["requires"]]
     for text in wanted:
-        requirement = Requirement(text)
-        version = locked.get(requirement.name.lower().replace("_", "-"))
-        assert version, f"{requirement.name} is not locked: python proxy/lock_requirements.py"
-        assert version in requirement.specifier, f"{text} is locked at {version}: python proxy/lock_requirements.py"
+        asked = Requirement(text)
+        name = asked.name.lower().replace("_", "-")
+        assert name in locked, f"{name} is not locked: python proxy/lock_requirements.py"
+        assert locked[name] in asked.specifier, f"{text} is locked at {locked[name]}: python proxy/lock_requirements.py"
 
 
 def test_compose_runs_the_image_as_fargate_does() -> None:

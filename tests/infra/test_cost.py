@@ -1,0 +1,36 @@
+"""The page on cost is what its script computes."""
+
+from __future__ import annotations
+
+from tidegate_infra import cost
+
+
+def test_the_page_is_what_the_script_writes() -> None:
+    assert cost.PAGE.read_text(encoding="utf-8") == cost.page(), "python -m tidegate_infra.cost"
+
+
+def test_rds_proxy_has_a_least_price() -> None:
+    assert cost.rds_proxy("vCPU", 1) == cost.rds_proxy("vCPU", 2) == 730 * 0.03
+    assert cost.rds_proxy("ACU", 0.5) == cost.rds_proxy("ACU", 8) == 730 * 0.12
+
+
+def test_the_page_says_where_rds_proxy_is_cheaper_and_where_it_is_not() -> None:
+    page = cost.page()
+    assert "| db.t4g.micro, db.t4g.medium (2 vCPU) | 21.90 |" in page
+    assert any(
+        (line.startswith("| db") and line.endswith("| RDS Proxy |")) or "smallest" in line for line in page.splitlines()
+    )
+    assert "db.r6g.8xlarge (32 vCPU) | 350.40 | Tidegate: smallest, small, default, large" in page
+
+
+def test_the_counts_are_those_of_the_default_stack(default: object) -> None:
+    from tests.infra.template import Assembly
+
+    assert isinstance(default, Assembly)
+    proxy = default["proxy"]
+    alarms = proxy.of_type("AWS::CloudWatch::Alarm").values()
+    watched = sum(
+        sum("MetricStat" in query for query in alarm["Metrics"]) if "Metrics" in alarm else 1 for alarm in alarms
+    )
+    assert (len(alarms), watched) == (cost.ALARMS, cost.ALARM_METRICS)
+    assert len(proxy.of_type("AWS::KMS::Key")) == cost.KEYS
