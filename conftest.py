@@ -1,3 +1,9 @@
 """Fixtures live in topic plugins under tests/support."""
 
-pytest_plugins = ["tests.proxy.building.header", "tests.support.postgres", "tests.support.relay", "tests.support.proxy"]
+pytest_plugins = [
+    "tests.proxy.building.header",
+    "tests.support.postgres",
+    "tests.support.relay",
+    "tests.support.proxy",
+    "tests.support.dns",
+]

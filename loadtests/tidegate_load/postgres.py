@@ -146,11 +146,11 @@ class EmbeddedPostgres:
     - `settings`: lines of postgresql.conf, for example `{"max_connections": "100"}`.
     - `hba`: lines of pg_hba.conf; by default SCRAM for everyone from loopback.
     - `password`: of the superuser `postgres`; random by default.
+    - `host`: loopback address to listen on. Several servers can have the same port at different ones.
 
     Use it as a context manager, or call `start()` and `close()`.
     """
 
-    host = "127.0.0.1"
     superuser = "postgres"
 
     def __init__(
@@ -160,7 +160,9 @@ class EmbeddedPostgres:
         settings: Mapping[str, str] | None = None,
         hba: Sequence[str] = ("host all all 127.0.0.1/32 scram-sha-256",),
         password: str | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
+        self.host = host
         self.version = version
         self.settings = _DEFAULT_SETTINGS | dict(settings or {})
         self.hba = list(hba)
@@ -182,7 +184,7 @@ class EmbeddedPostgres:
             self._create()
         fixed_port = self.port
         for _ in range(5):
-            self.port = fixed_port or free_port()
+            self.port = fixed_port or free_port(self.host)
             try:
                 self._launch()
                 return self
@@ -208,6 +210,11 @@ class EmbeddedPostgres:
         """Stop and start on the same port."""
         self.stop()
         self.start()
+
+    def reload(self) -> None:
+        """Let the running server read `settings` and `hba` anew."""
+        self._configure()
+        os.kill(self.pid, signal.SIGHUP)
 
     def close(self) -> None:
         """Stop the server and remove its folder. Safe to call twice."""
@@ -293,17 +300,23 @@ class EmbeddedPostgres:
     def _popen(self, arguments: Sequence[str | Path], **keywords: Any) -> subprocess.Popen[bytes]:
         if self._user is not None:
             keywords |= {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
-        environment = clean_environment() | {"LC_ALL": "C"}
+        environment = clean_environment() | {"LC_ALL": "C"} | keywords.pop("env", {})
         # A session of its own: Ctrl-C in the terminal is ours to handle, and we stop the server in order.
         return subprocess.Popen(arguments, cwd=self.folder, env=environment, start_new_session=True, **keywords)
 
     def _create(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-pg-"))
+        if self._user is not None:
+            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Make the folder `data`."""
+        assert self.folder is not None
         password_file = self.folder / "password"
         password_file.write_text(self.password)
         if self._user is not None:
-            for path in (self.folder, password_file):
-                os.chown(path, self._user.pw_uid, self._user.pw_gid)
+            os.chown(password_file, self._user.pw_uid, self._user.pw_gid)
         initdb: list[str | Path] = [
             self.tool("initdb"),
             "--pgdata",
@@ -322,20 +335,27 @@ class EmbeddedPostgres:
             "C",
             "--no-sync",
         ]
-        process = self._popen(initdb, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._run(initdb)
+
+    def _run(self, command: Sequence[str | Path], **keywords: Any) -> None:
+        process = self._popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **keywords)
         output, _ = process.communicate()
         if process.returncode != 0:
-            raise PostgresStartError(f"initdb failed: {output.decode(errors='replace').strip()}")
+            raise PostgresStartError(f"{Path(command[0]).name} failed: {output.decode(errors='replace').strip()}")
 
-    def _launch(self) -> None:
+    def _configure(self) -> None:
         assert self.folder is not None
-        data = self.folder / "data"
         lines = [
             f"{key} = '{value}'"
             for key, value in (self.settings | {"port": str(self.port), "listen_addresses": self.host}).items()
         ]
-        (data / "postgresql.auto.conf").write_text("\n".join(lines) + "\n")
-        (data / "pg_hba.conf").write_text("\n".join(self.hba) + "\n")
+        (self.folder / "data/postgresql.auto.conf").write_text("\n".join(lines) + "\n")
+        (self.folder / "data/pg_hba.conf").write_text("\n".join(self.hba) + "\n")
+
+    def _launch(self) -> None:
+        assert self.folder is not None
+        data = self.folder / "data"
+        self._configure()
         with self.log_path.open("ab") as log:
             seen = log.tell()
             self._process = self._popen(

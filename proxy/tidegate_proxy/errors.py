@@ -135,6 +135,20 @@ class TargetUnavailableError(ProxyError):
     default_hint = "Check that the target server is running and that the proxy can reach it, then try again."
 
 
+class TargetUnreachableError(TargetUnavailableError):
+    """Nothing answers at the target server's address, or its name has none."""
+
+
+class ConnectionLostError(TargetUnavailableError):
+    """A server connection broke while a client held it."""
+
+    default_message = "server closed the connection unexpectedly"
+    default_hint = (
+        "The transaction was rolled back, unless its COMMIT was already on its way: find out before you run it again "
+        "if it must not take effect twice. Your connection to the proxy goes on."
+    )
+
+
 class TargetTLSError(ProxyError):
     """The target server has no TLS, or its certificate is not one that the configuration trusts."""
 

@@ -38,6 +38,8 @@ from tidegate_proxy.reload import apply_settings
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
 from tidegate_proxy.settings.effective import PoolLimits, pool_limits, shared_limits
 from tidegate_proxy.settings.live import check_live
+from tidegate_proxy.targets.cluster import Cluster
+from tidegate_proxy.targets.registry import Targets, endpoints
 from tidegate_proxy.tls import ServerContexts, ServerTLS
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class Proxy:
         self.counts = Counts()
         self._server_contexts = ServerContexts()
         self.certificates = CertificateKeeper(settings)
+        self.targets = Targets(settings)
         self._pools: dict[tuple[str, str], Pool] = {}
         self.sharing = Sharing(settings.max_connections_percent, settings.max_idle_connections_percent)
         self._clients: dict[int, ClientConnection] = {}
@@ -116,6 +119,7 @@ class Proxy:
         await self.certificates.start()
         self.credentials.start()
         self.listen()
+        self._watch_targets()
         sweeper = loop.create_task(self._sweep())
         watcher = loop.create_task(self.certificates.watch())
         try:
@@ -255,6 +259,7 @@ class Proxy:
             await asyncio.wait(list(self._logins))
         if self._pools:
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        await self.targets.close()
         if self.iam is not None:
             await self.iam.close()
         await self.credentials.close()
@@ -281,12 +286,25 @@ class Proxy:
     async def _check_targets(self) -> None:
         for name, database in self.settings.databases.items():
             try:
-                await check_reachable(database.host, database.port, self.settings.server_connect_timeout)
+                await self._check_reachable(database)
             except TargetUnavailableError as error:
                 raise ConfigurationError(
                     f"databases.{name}.host: {error.message}; "
                     "start the server, correct host and port, or set check_targets = false"
                 ) from None
+
+    async def _check_reachable(self, database: DatabaseSettings) -> None:
+        # One that is away is what the others are there for.
+        failed: TargetUnavailableError | None = None
+        for endpoint in endpoints(database):
+            try:
+                await check_reachable(endpoint, self.targets.resolver, self.settings.server_connect_timeout)
+            except TargetUnavailableError as error:
+                failed = failed or error
+            else:
+                return
+        if failed is not None:
+            raise failed
 
     async def _sweep(self) -> None:
         while True:
@@ -295,7 +313,7 @@ class Proxy:
                 pool.sweep()
                 if pool.unused and not pool.clients:
                     del self._pools[key]
-                    self.sharing.leave(pool)
+                    await pool.close()
                     self.counts.retire(*key)
             if self._closing:
                 for client in [*self._clients.values()]:
@@ -409,8 +427,14 @@ class Proxy:
             target,
             tls=partial(self._server_contexts.of, target),
             credentials=credentials,
+            resolver=self.targets.resolver,
             timeout=self.settings.server_connect_timeout,
+            user_timeout=self.settings.server_tcp_user_timeout,
         )
+
+    def cluster(self, database: str, target: DatabaseSettings) -> Cluster:
+        """The servers of what a client named."""
+        return self.targets.cluster(database if database in self.settings.databases else "*", target)
 
     def share(self, pool: Pool) -> None:
         """Let a pool take part in the limits that it shares, as the settings are now."""
@@ -423,7 +447,7 @@ class Proxy:
                 (("database", pool.database), shared.max_db_connections),
                 (("user", pool.user), shared.max_user_connections),
             ],
-            target=("target", target.host, target.port),
+            target=("target", target.host, target.port, target.role),
         )
 
     def find(self, database: str, user: str) -> tuple[Pool, DatabaseSettings]:
@@ -443,10 +467,18 @@ class Proxy:
             sharing=self.sharing,
             asks_always=self.settings.session_check == "always",
             connector=connector,
+            cluster=self.cluster(database, target),
+            access=access(target),
             counts=self.counts.of_pool(database, user, f"{target.host}:{target.port}"),
             client_lost=self._client_lost,
             defaults_changed=self._defaults_changed,
         )
+
+    def _watch_targets(self) -> None:
+        """Of databases whose user is not a client's own, all is known that a control connection needs."""
+        for name, database in self.settings.databases.items():
+            if database.user is not None and database.dbname is not None:
+                self.cluster(name, database).watch(self.connector(name, database, database.user))
 
     def _auth_query(self, database: str) -> AuthQuery | None:
         """How to look up users of a database that a client named; None where it has no `auth_user`."""
@@ -480,7 +512,7 @@ class Proxy:
                 reserve_pool_size=0,
             )
             pool = self._pools[key] = self._new_pool(name, user, target, connector, limits)
-            self.sharing.join(pool, [], target=("target", target.host, target.port))
+            self.sharing.join(pool, [], target=("target", target.host, target.port, target.role))
         return await pool.ask(sql)
 
     def forget_auth_users(self) -> None:
@@ -489,6 +521,7 @@ class Proxy:
         for key in [key for key in self._pools if key[1].startswith("\0")]:
             pool = self._pools.pop(key)
             self.sharing.leave(pool)
+            pool.leave_targets()
             pool.renew()
 
     @property

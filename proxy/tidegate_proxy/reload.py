@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tidegate_proxy.settings import DatabaseSettings, Settings
 from tidegate_proxy.settings.effective import pool_limits
 from tidegate_proxy.settings.sizes import DatabaseSizes
+from tidegate_proxy.targets.registry import access
 
 if TYPE_CHECKING:
     from tidegate_proxy.pool.pool import Pool
@@ -31,6 +32,7 @@ def apply_settings(proxy: Proxy, old: Settings, new: Settings) -> None:
         proxy.forget_auth_users()
     for pool in list(proxy.pools):
         _apply(proxy, pool, old, new)
+    proxy.targets.keep_only(new.databases)
     gone = {name for name in old.users if name not in new.users}
     for client in list(proxy.clients):
         pool = proxy.pool_of(client)
@@ -52,7 +54,9 @@ def _apply(proxy: Proxy, pool: Pool, old: Settings, new: Settings) -> None:
     moved = before is None or _place(before) != _place(after) or pool.limits.init_query != init_query
     if moved or _password(old, pool.user) != _password(new, pool.user):
         proxy.credentials.forget(pool.database, pool.user)
-        pool.connector = proxy.connector(pool.database, after, pool.user)
+        pool.follow(
+            proxy.connector(pool.database, after, pool.user), proxy.cluster(pool.database, after), access(after)
+        )
     if moved:
         pool.renew()
 

@@ -50,9 +50,11 @@ class Endpoint:
         return [line for line in log.splitlines() if "pinned" in line and f" {self.database.name}/" in line]
 
     def server_connections(self) -> int:
-        """How many connections to the database PostgreSQL sees."""
+        """How many connections to the database PostgreSQL sees, without the proxy's control connection."""
         with self.database.server.connect() as admin:
-            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+            query = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name NOT LIKE 'tidegate %%'"
+            )
             row = admin.execute(query, [self.database.name]).fetchone()
         assert row is not None
         return int(row[0])

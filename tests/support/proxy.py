@@ -90,9 +90,11 @@ class ProxyProcess:
         return psycopg.connect(**({"autocommit": True, "connect_timeout": 20} | self.parameters | keywords))
 
     def server_pids(self) -> set[int]:
-        """Process ids of the server connections that PostgreSQL sees from the proxy (or anyone) as the test's user."""
+        """Process ids of the server connections that PostgreSQL sees from the proxy (or anyone) as the test's user; the
+        proxy's control connections are not among them."""
+        query = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND application_name NOT LIKE 'tidegate %%'"
         with self.database.server.connect() as conn:
-            rows = conn.execute("SELECT pid FROM pg_stat_activity WHERE usename = %s", [self.database.user]).fetchall()
+            rows = conn.execute(query, [self.database.user]).fetchall()
         return {row[0] for row in rows}
 
     def resident_memory(self) -> int:

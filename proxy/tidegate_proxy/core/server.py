@@ -22,7 +22,7 @@ from tidegate_proxy.core.codes import (
     UNKNOWN,
 )
 from tidegate_proxy.core.statements import NAME_PREFIX, NOBODYS, CloseToken, InternalQuery, ParseToken, Statement
-from tidegate_proxy.errors import ClientProtocolError, ProxyError, ServerProtocolError, TargetUnavailableError
+from tidegate_proxy.errors import ClientProtocolError, ConnectionLostError, ProxyError, ServerProtocolError
 from tidegate_proxy.protocol import decode, encode
 from tidegate_proxy.protocol.rows import parse_data_row
 from tidegate_proxy.protocol.wire import (
@@ -100,6 +100,9 @@ class ServerOwner(Protocol):
 
     def server_lost(self, server: ServerConnection) -> None:
         """The connection is gone, whatever the reason."""
+
+    def read_only_seen(self, server: ServerConnection) -> None:
+        """It has answered that it can't write in a read-only transaction."""
 
 
 class ServerConnection:
@@ -404,6 +407,9 @@ class ServerConnection:
         if self.client is not None and b"\0RRevalidateCachedQuery\0" in body:
             # "cached plan must not change result type", in whatever language: who prepares anew needs a new plan.
             self.client.owner.schema_changed()
+        if b"\0C25006\0" in body[:80]:
+            # A write was refused: the transaction is read only, or the whole server has become so.
+            self.owner.read_only_seen(self)
         if b"\0C26000\0" in body[:80] and NAME_PREFIX in body and NOBODYS not in body:
             # Something out of sight, a function say, has deallocated what was prepared here.
             self.stray_names += self.prepared
@@ -411,6 +417,7 @@ class ServerConnection:
         # Severity comes first, translated and then plain; nothing else needs the whole body.
         if body.startswith((b"VFATAL\0", b"VPANIC\0"), body.find(0) + 1):
             self.fatal = decode.error_from_fields(decode.parse_error_fields(body))
+            self.fatal.hint = self.fatal.hint or ConnectionLostError.default_hint
             return False
         if not self._internal:
             self._failed = True
@@ -766,7 +773,7 @@ class ServerConnection:
     async def all_answered(self) -> None:
         """Wait until nothing is owed. Raises: ProxyError if the connection is lost meanwhile."""
         if self.closing:
-            raise self.fatal or TargetUnavailableError("server closed the connection unexpectedly")
+            raise self.fatal or ConnectionLostError()
         if self.owed:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -836,7 +843,7 @@ class ServerConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone: whoever waits for it learns why."""
         self.closing = True
-        error = self.fatal or TargetUnavailableError("server closed the connection unexpectedly")
+        error = self.fatal or ConnectionLostError()
         self.fatal = error
         for waiter in self._waiters:
             if not waiter.done():

@@ -61,6 +61,12 @@ class Stream(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    async def ended(self) -> None:
+        """Wait until the connection has ended. Nobody may read meanwhile."""
+        while self._lost is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
     async def read_exactly(self, size: int) -> bytes:
         """Wait for `size` bytes. Raises: ConnectionError when the connection ends before."""
         while len(self._buffer) < size:

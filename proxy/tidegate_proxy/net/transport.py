@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from tidegate_proxy.core import COMPILED
@@ -36,20 +36,23 @@ class Receiver(Protocol):
         """Enough of it has been sent."""
 
 
-async def connect(host: str, port: int) -> socket.socket:
+async def connect(addresses: Sequence[str], port: int, *, within: float, user_timeout: float) -> socket.socket:
     """A connected, non-blocking socket.
 
-    Raises: OSError, of the last of the host's addresses when none answers.
+    Parameters: `addresses`, IP addresses to try in turn, each for its share of `within` seconds; `user_timeout`, see
+    `notice_silence`.
+    Raises: OSError, of the last address when none answers; TimeoutError is one.
     """
     loop = asyncio.get_running_loop()
     failed: OSError | None = None
-    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        connection = socket.socket(family, kind, protocol)
+    for address in addresses:
+        connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            await loop.sock_connect(connection, address)
+            notice_silence(connection, user_timeout)
+            async with asyncio.timeout(within / len(addresses)):
+                await loop.sock_connect(connection, (address, port))
         except OSError as error:
             connection.close()
             failed = error
@@ -58,7 +61,29 @@ async def connect(host: str, port: int) -> socket.socket:
             raise
         else:
             return connection
-    raise failed or OSError(f'"{host}" has no address')
+    assert failed is not None, "there is at least one address"
+    raise failed
+
+
+def notice_silence(connection: socket.socket, seconds: float) -> None:
+    """Let the kernel end a connection whose other side has acknowledged nothing for so long; 0: for its own two hours.
+
+    TCP_USER_TIMEOUT is about data that was sent; while nothing is, keepalive probes are sent for it to count from.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if seconds <= 0:
+        return
+    probe = max(1, round(seconds / 3))
+    # Linux has all of them.
+    for name, value in (
+        ("TCP_KEEPIDLE", probe),
+        ("TCP_KEEPINTVL", probe),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", round(seconds * 1000)),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def plain(connection: socket.socket, protocol: Receiver, *, goes_first: bool = False) -> asyncio.Transport:

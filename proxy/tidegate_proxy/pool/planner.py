@@ -23,13 +23,17 @@ def pool_limit(*, size: int, reserve: int, reserve_after: float, waited: float) 
     return size + reserve if 0 < reserve_after <= waited else size
 
 
-def connections_to_open(*, wanted: int, opening: int, open_now: int, limit: int, minimum: int = 0) -> int:
+def connections_to_open(
+    *, wanted: int, opening: int, open_now: int, limit: int, minimum: int = 0, failing: bool = False
+) -> int:
     """How many server connections to begin opening.
 
     Parameters: `wanted`, how many could be used at once by those who wait; `opening`, how many are being opened;
-    `open_now`, how many there are; `limit`, the most there may be; `minimum`, how many there shall be in any case.
+    `open_now`, how many there are; `limit`, the most there may be; `minimum`, how many there shall be in any case;
+    `failing`, the latest attempt was in vain: one at a time is enough to see whether that has changed.
     """
-    return max(0, min(max(wanted - opening, minimum - opening - open_now), limit - opening - open_now))
+    count = min(max(wanted - opening, minimum - opening - open_now), limit - opening - open_now)
+    return max(0, min(count, 1 - opening) if failing else count)
 
 
 def budget(*, max_connections: int, reserved: int, percent: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from tidegate_proxy.core.client import ClientConnection
@@ -18,7 +18,6 @@ from tidegate_proxy.errors import (
     QueueFullError,
     ShutdownError,
     TargetRefusedError,
-    TargetUnavailableError,
 )
 from tidegate_proxy.metrics.counts import PoolCounts
 from tidegate_proxy.net.connector import Connector
@@ -26,17 +25,24 @@ from tidegate_proxy.pool import planner, timeouts
 from tidegate_proxy.pool.deadlines import Deadlines
 from tidegate_proxy.pool.prepare import initialize, prepare
 from tidegate_proxy.pool.reset import reset
+from tidegate_proxy.pool.route import Route
 from tidegate_proxy.pool.session import changes
 from tidegate_proxy.pool.sharing import Sharing
 from tidegate_proxy.pool.sharing_pool import SharingPool, Waiter
 from tidegate_proxy.protocol import decode, encode
+from tidegate_proxy.protocol.login_server import Welcome
 from tidegate_proxy.settings.effective import PoolLimits
+from tidegate_proxy.targets.cluster import Cluster
+from tidegate_proxy.targets.planner import Access
 
 logger = logging.getLogger(__name__)
 
 MAX_SESSIONS = 1000
 """Different sets of session parameters whose effect is remembered."""
 
+
+_SESSION_ATTEMPTS = 3
+"""How often a session's parameters are tried anew when the server connection is lost: they might be what breaks it."""
 
 _RESET_ALL = "RESET SESSION AUTHORIZATION;RESET ALL"
 
@@ -64,7 +70,8 @@ class Pool(SharingPool):
     - `database`, `user`: as clients name them.
     - `limits`: sizes and times, which may be replaced at any time. `sharing`: the limits that it shares with others.
     - `asks_always`: sessions are asked about after every transaction.
-    - `connector`: opens and cancels. `counts`: where everything is counted.
+    - `connector`: opens and cancels. `cluster`: the servers, of which the pool uses those that `access` says.
+    - `counts`: where everything is counted.
     - `client_lost`: called with each client connection that has ended; `defaults_changed` when a client has changed
       defaults of a role or a database.
     """
@@ -78,6 +85,8 @@ class Pool(SharingPool):
         sharing: Sharing,
         asks_always: bool,
         connector: Connector,
+        cluster: Cluster,
+        access: Access,
         counts: PoolCounts,
         client_lost: Callable[[ClientConnection], None],
         defaults_changed: Callable[[], None],
@@ -89,7 +98,8 @@ class Pool(SharingPool):
         self.limits = limits
         self._sharing = sharing
         self._asks_always = asks_always
-        self.connector = connector
+        self._connector = connector
+        self._route = Route(cluster, access, connector, self._targets_changed)
         self.counts = counts
         self._client_lost = client_lost
         self._defaults_changed = defaults_changed
@@ -188,6 +198,7 @@ class Pool(SharingPool):
         if server in self.idle:
             self.idle.remove(server)
         self._query_timeouts.forget(server)
+        self._route.forget(server)
         if not self._closed:
             self.open_more()
         self._sharing.freed(self)
@@ -203,6 +214,7 @@ class Pool(SharingPool):
             wanted=len(self._waiting),
             opening=self._opening,
             open_now=len(self._servers),
+            failing=self._failures > 0,
             minimum=limits.min_pool_size if self.clients else 0,
             limit=planner.pool_limit(
                 size=limits.pool_size,
@@ -220,13 +232,15 @@ class Pool(SharingPool):
     async def _open(self) -> None:
         generation = self.generation
         try:
-            server = await self._connect(self.connector)
+            server = await self._connect(self._route.attempt(self, self._connector))
         except ProxyError as error:
             self._opening -= 1
             self._open_failed(error)
             return
         except BaseException:
             self._opening -= 1
+            # There is another server to go to, unless this is the end.
+            self._loop.call_soon(self.open_more)
             raise
         self._opening -= 1
         self._opened(server, generation)
@@ -240,7 +254,7 @@ class Pool(SharingPool):
         generation = self.generation
         self._opening += 1
         try:
-            server = await self._connect(self.connector.using(credentials))
+            server = await self._connect(self._route.connect(self, self._connector.using(credentials)))
         except BaseException:
             self._opening -= 1
             # It was counted on by those who wait.
@@ -254,14 +268,12 @@ class Pool(SharingPool):
             server.close()
             self.open_more()
 
-    async def _connect(self, connector: Connector) -> ServerConnection:
+    async def _connect(self, opening: Awaitable[tuple[ServerConnection, Welcome]]) -> ServerConnection:
         self.counts.servers_requested += 1
-        if connector.uses_tls:
+        if self._connector.uses_tls:
             self.counts.servers_requested_tls += 1
         try:
-            server, welcome = await connector.connect(self)
-            if server.closing:
-                raise server.fatal or TargetUnavailableError()
+            server, welcome = await opening
             server.reported = dict(welcome.parameters)
             await prepare(server, self, self._sharing)
         except BaseException:
@@ -271,7 +283,7 @@ class Pool(SharingPool):
 
     def _opened(self, server: ServerConnection, generation: int) -> None:
         if self._failures:
-            logger.info("%s: connected to %s again", self.name, self.connector.target)
+            logger.info("%s: there are server connections again", self.name)
         self._failures = 0
         self._last_error = None
         if server.reported != self._welcome:
@@ -284,7 +296,7 @@ class Pool(SharingPool):
 
     def _open_failed(self, error: ProxyError) -> None:
         if self._last_error is None or str(error) != str(self._last_error):
-            logger.warning("%s: no connection to %s: %s", self.name, self.connector.target, error)
+            logger.warning("%s: no server connection: %s", self.name, error)
         self._last_error = error
         self._failures += 1
         if error.sqlstate == "53300":
@@ -302,6 +314,32 @@ class Pool(SharingPool):
     def _try_again(self) -> None:
         self._retry = None
         self.open_more()
+
+    def _targets_changed(self) -> None:
+        """What leads to the wrong server by now is closed, the rest of it when it is next free."""
+        if self._closed:
+            return
+        self._failures = 0
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        for server in [server for server in self.idle if server.tainted]:
+            self.idle.remove(server)
+            self._retire(server)
+        self.open_more()
+
+    def follow(self, connector: Connector, cluster: Cluster, access: Access) -> None:
+        """Open connections in this way and to these servers from now on."""
+        self._connector = connector
+        self._route.follow(cluster, access, connector)
+
+    def leave_targets(self) -> None:
+        """Nobody is interested in this pool any more; what is lent out comes back as ever."""
+        self._route.leave()
+
+    def read_only_seen(self, server: ServerConnection) -> None:
+        """See Route.write_refused."""
+        self._route.write_refused(server)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -321,13 +359,19 @@ class Pool(SharingPool):
         known = self._sessions.get(key)
         if known is not None:
             return known
+        attempts = _SESSION_ATTEMPTS
         while True:
             server = await self._borrow()
             try:
                 reported = await self._try_session(server, session)
-            except BaseException:
+            except BaseException as error:
+                lost = server.closing
                 # Whatever state it is in, nobody else shall find out.
                 server.fail(ShutdownError())
+                if lost and isinstance(error, ProxyError) and attempts > 0:
+                    # The server has gone away meanwhile, and nothing was done that the next one could not do again.
+                    attempts -= 1
+                    continue
                 raise
             if reported is not None:
                 self.server_released(server)
@@ -479,7 +523,7 @@ class Pool(SharingPool):
             async with asyncio.timeout(self.limits.server_reset_timeout):
                 clean = await reset(
                     server,
-                    cancel=self.connector.cancel,
+                    cancel=self._route.cancel,
                     mid_message=mid_message,
                     unsynced=unsynced,
                     pinned=pinned,
@@ -540,7 +584,7 @@ class Pool(SharingPool):
 
     async def _cancel(self, server: ServerConnection) -> None:
         try:
-            await self.connector.cancel(server)
+            await self._route.cancel(server)
         finally:
             # The connection may have been done with meanwhile, but for us.
             server.look_again()
@@ -555,6 +599,7 @@ class Pool(SharingPool):
         self._closed = self.busy = True
         if self._retry is not None:
             self._retry.cancel()
+        self._route.leave()
         for waiter in list(self._waiting):
             self.give_up(waiter)
             waiter.borrow_failed(ShutdownError())

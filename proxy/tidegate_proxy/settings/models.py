@@ -10,8 +10,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 
 from tidegate_proxy.settings.aws import RegionName, SecretName
 from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key, or_rds
+from tidegate_proxy.settings.clusters import ClusterSettings, TargetSettings
 from tidegate_proxy.settings.iam import IamSettings
 from tidegate_proxy.settings.operation import OperationSettings
+from tidegate_proxy.settings.readers import with_readers
 from tidegate_proxy.settings.sizes import DatabaseSizes, Sizes, Timeouts, UserSizes
 from tidegate_proxy.settings.values import (
     File,
@@ -48,7 +50,7 @@ def _mock_secret(value: SecretStr) -> SecretStr:
 PoolMode = Literal["transaction", "session", "statement"]
 
 
-class DatabaseSettings(DatabaseSizes, frozen=True):
+class DatabaseSettings(DatabaseSizes, ClusterSettings, frozen=True):
     """One database that clients may name, and the PostgreSQL server it lives on."""
 
     host: Host
@@ -195,7 +197,7 @@ def _default_client_tls(validated: dict[str, Any]) -> Literal["allow", "require"
     return "allow" if is_loopback(validated.get("listen_host", "")) else "require"
 
 
-class Settings(Sizes, Timeouts, OperationSettings, frozen=True):
+class Settings(Sizes, Timeouts, TargetSettings, OperationSettings, frozen=True):
     """Everything that the proxy can be told. Frozen; durations are seconds."""
 
     listen_host: ListenHosts = "127.0.0.1"
@@ -311,6 +313,11 @@ class Settings(Sizes, Timeouts, OperationSettings, frozen=True):
 
     iam: IamSettings | None = None
     """Clients that log in with AWS credentials; see docs/identity.md."""
+
+    @field_validator("databases", mode="before")
+    @classmethod
+    def _fill_in_readers(cls, databases: Any) -> Any:
+        return with_readers(databases, DatabaseSettings.model_fields, {*DatabaseSizes.model_fields, "reader_fallback"})
 
     @field_validator("databases")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from tidegate_proxy.protocol.scram import ScramVerifier
+from tidegate_proxy.targets.endpoint import Endpoint
 
 YEAR = 365 * 86_400.0
 SECRET_FILE_LIMIT = 4096
@@ -68,8 +69,45 @@ def _hosts(text: str) -> str:
     return text
 
 
-ListenHosts = Annotated[str, AfterValidator(_hosts)]
+def _endpoint(text: str) -> str:
+    try:
+        _host(Endpoint.parse(text, 1).host)
+    except ValueError:
+        raise ValueError(
+            'must be host names or IP addresses, each with a port where it is another, for example "db2.example.com" '
+            'or "db2.example.com:5433"'
+        ) from None
+    return text
+
+
+def _dns_server(text: str) -> str:
+    try:
+        ipaddress.ip_address(Endpoint.parse(text, 53).host)
+    except ValueError:
+        raise ValueError(
+            'must be IP addresses, each with a port where it is not 53, for example "10.0.0.2" or "127.0.0.1:5353"'
+        ) from None
+    return text
+
+
+def _instance_hosts(text: str) -> str:
+    try:
+        _host(text.replace("?", "instance"))
+    except ValueError:
+        text = ""
+    if text.count("?") != 1:
+        raise ValueError(
+            "must be a host name with one ? in place of an instance's name, "
+            'for example "?.c7tj4example.us-east-1.rds.amazonaws.com"'
+        )
+    return text
+
+
 Host = Annotated[str, AfterValidator(_host)]
+ListenHosts = Annotated[str, AfterValidator(_hosts)]
+EndpointText = Annotated[str, AfterValidator(_endpoint)]
+DNSServer = Annotated[str, AfterValidator(_dns_server)]
+InstanceHosts = Annotated[str, AfterValidator(_instance_hosts)]
 File = Annotated[Path, BeforeValidator(_nonempty)]
 Name = Annotated[str, AfterValidator(_without_nul)]
 Password = Annotated[SecretStr, AfterValidator(_secret)]

@@ -207,10 +207,11 @@ def test_too_many_connections_on_the_server_are_tried_again_until_there_is_room(
     start_proxy: StartProxy, database: Database
 ) -> None:
     with database.server.connect() as admin:
-        admin.execute(f'ALTER ROLE "{database.user}" CONNECTION LIMIT 1')
+        # The control connection needs one as well.
+        admin.execute(f'ALTER ROLE "{database.user}" CONNECTION LIMIT 2')
     proxy = start_proxy(default_pool_size=1, connection_borrow_timeout=1)
     parameters: dict[str, Any] = database.parameters | {"autocommit": True}
-    with psycopg.connect(**parameters) as direct:
+    with psycopg.connect(**parameters) as direct, psycopg.connect(**parameters):
         with pytest.raises(psycopg.OperationalError) as failed:
             proxy.connect()
         assert "connection_borrow_timeout" in str(failed.value)

@@ -127,6 +127,9 @@ class Owner(Borrowing):
     def server_lost(self, server: ServerConnection) -> None:
         self.events.append("server lost")
 
+    def read_only_seen(self, server: ServerConnection) -> None:
+        self.events.append("a write was refused")
+
 
 Step = tuple[str, bytes]
 

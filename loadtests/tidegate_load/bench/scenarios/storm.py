@@ -98,7 +98,9 @@ class Storm(Scenario):
 
 def _count_servers(stage: Stage) -> int:
     with stage.server.connect() as conn:
-        row = conn.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [USER]).fetchone()
+        # Without the control connections of the proxy.
+        query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND application_name NOT LIKE 'tidegate %%'"
+        row = conn.execute(query, [USER]).fetchone()
     assert row is not None
     return int(row[0])
 

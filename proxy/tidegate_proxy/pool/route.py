@@ -1,0 +1,124 @@
+"""Where a pool's server connections lead to, and whether that is still the right server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from tidegate_proxy.core.server import ServerConnection, ServerOwner
+from tidegate_proxy.errors import ProxyError, TargetUnavailableError
+from tidegate_proxy.net.connector import Connector
+from tidegate_proxy.protocol.login_server import Welcome
+from tidegate_proxy.targets.cluster import Cluster
+from tidegate_proxy.targets.endpoint import Endpoint, Place
+from tidegate_proxy.targets.planner import Access
+
+_DOUBT_INTERVAL = 1.0
+
+
+class Route:
+    """The way of one pool to its servers.
+
+    Parameters: `cluster`, the servers; `access`, which of them the pool wants; `connector`, how it logs in; `changed`,
+    called when connections are tainted that lead to the wrong server by now, or when what failed before may work.
+    """
+
+    def __init__(self, cluster: Cluster, access: Access, connector: Connector, changed: Callable[[], None]) -> None:
+        self._connector = connector
+        self._changed = changed
+        self._places: dict[ServerConnection, Place] = {}
+        # What is being opened and may be given up, and to where once that is known.
+        self._attempts: dict[asyncio.Task[None], Place | None] = {}
+        self._doubted_at = 0.0
+        self._view = cluster.join(access, connector, self._targets_changed)
+
+    def follow(self, cluster: Cluster, access: Access, connector: Connector) -> None:
+        """Lead to these servers from now on; see the class."""
+        self._connector = connector
+        self._view.leave()
+        self._view = cluster.join(access, connector, self._targets_changed)
+
+    async def attempt(self, owner: ServerOwner, connector: Connector) -> tuple[ServerConnection, Welcome]:
+        """Open a session in a task of its own, which is cancelled when there is another server to use meanwhile.
+
+        Raises: see `connect`.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._attempts[task] = None
+        try:
+            return await self.connect(owner, connector, task)
+        finally:
+            del self._attempts[task]
+
+    async def connect(
+        self, owner: ServerOwner, connector: Connector, task: asyncio.Task[None] | None = None
+    ) -> tuple[ServerConnection, Welcome]:
+        """Open a session on the server that suits best.
+
+        Raises: TargetUnavailableError when there is none; see also `Connector.log_in`.
+        """
+        under_way = (place.endpoint for place in self._attempts.values() if place is not None)
+        load: Counter[Endpoint] = Counter(place.endpoint for place in self._places.values())
+        place = await self._view.place(load + Counter(under_way))
+        if task is not None:
+            self._attempts[task] = place
+        server, welcome = await connector.connect(owner, place)
+        self._places[server] = place
+        try:
+            self._check(server, welcome, place)
+        except ProxyError as error:
+            server.fail(error)
+            raise
+        return server, welcome
+
+    def _check(self, server: ServerConnection, welcome: Welcome, place: Place) -> None:
+        if server.closing:
+            raise server.fatal or TargetUnavailableError()
+        # PostgreSQL reports it from version 14 on, so that nobody has to ask.
+        if self._view.access.role == "writer" and welcome.parameters.get(b"in_hot_standby") == b"on":
+            self._view.doubt(place)
+            raise TargetUnavailableError(f"{place.endpoint} is a standby and takes no writes")
+        if not self._view.suits(place):
+            # It went while this was opened.
+            raise TargetUnavailableError(f"{place.endpoint} is no longer the server to use")
+
+    def forget(self, server: ServerConnection) -> None:
+        """The connection is gone."""
+        self._places.pop(server, None)
+
+    async def cancel(self, server: ServerConnection) -> None:
+        """Cancel what the server connection runs; see `Connector.cancel`."""
+        place = self._places.get(server)
+        if place is not None:
+            await self._connector.cancel(server, place)
+
+    def write_refused(self, server: ServerConnection) -> None:
+        """A write was refused (25006). That may be the client's own doing; or the server is no writer any more, which
+        the control connection finds out, and until then nobody else shall be given this connection.
+
+        Once a second at most: clients that cause it themselves would otherwise have connections opened all the time.
+        """
+        place = self._places.get(server)
+        if place is None or self._view.access.role != "writer":
+            return
+        self._view.doubt(place)
+        now = asyncio.get_running_loop().time()
+        if now - self._doubted_at >= _DOUBT_INTERVAL:
+            self._doubted_at = now
+            server.tainted = True
+
+    def _targets_changed(self) -> None:
+        for server, place in self._places.items():
+            server.tainted = server.tainted or not self._view.suits(place)
+        for task, aim in self._attempts.items():
+            if aim is not None and not self._view.suits(aim):
+                task.cancel()
+        self._changed()
+
+    def leave(self) -> None:
+        """The pool is given up, and what it opens."""
+        self._view.leave()
+        for task in self._attempts:
+            task.cancel()

@@ -1,0 +1,120 @@
+"""Which of a cluster's targets a pool may use, as pure functions: how they are goes in, decisions come out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tidegate_proxy.credentials.provider import is_refusal
+from tidegate_proxy.errors import AuthenticationError, ProxyError, TargetUnreachableError
+from tidegate_proxy.targets.endpoint import Endpoint
+from tidegate_proxy.targets.health import TargetReason, TargetRole, TargetState
+
+SEARCH_INTERVAL = 0.1
+"""Seconds between two looks at a target that answers, while there is no writer: a promotion is seen as late as that."""
+
+_FIRST_RETRY, _LONGEST_RETRY, _LONGEST_AFTER_REFUSAL = 0.05, 0.5, 10.0
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a pool wants of a cluster: `role` as in the settings; `fallback`, whether readers' pools may use the
+    writer."""
+
+    role: Literal["writer", "reader", "any"]
+    fallback: bool = True
+
+
+class Known(Protocol):
+    """What is known of one target: `timeline` in hexadecimal; `looked_at`, when the latest look began that it
+    answered."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+    @property
+    def role(self) -> TargetRole: ...
+    @property
+    def state(self) -> TargetState: ...
+    @property
+    def reason(self) -> TargetReason | None: ...
+    @property
+    def timeline(self) -> str: ...
+    @property
+    def looked_at(self) -> float: ...
+
+
+def writer_among(targets: Sequence[Known], current: Endpoint | None) -> Known | None:
+    """The cluster's writer.
+
+    Two servers may both take writes, when a lost primary comes back that nobody has told of its successor: then it is
+    the one of the later timeline, since that one was promoted; among equals the one in use, then the first.
+    """
+    writers = [target for target in targets if target.role is TargetRole.READ_WRITE]
+    if not writers:
+        return None
+    return max(reversed(writers), key=lambda target: (target.timeline, target.endpoint == current))
+
+
+def to_ask_first(targets: Sequence[Known], writer: Known) -> list[Known]:
+    """The targets that must be looked at before another writer than before is believed: one of them may have been
+    promoted since it was seen last, and then this is the primary that was lost."""
+    return [
+        target
+        for target in targets
+        if target is not writer
+        and (
+            target.state is TargetState.REGISTERING
+            or (target.state is TargetState.AVAILABLE and target.looked_at < writer.looked_at)
+        )
+    ]
+
+
+def candidates(targets: Sequence[Known], writer: Known | None, access: Access) -> list[Known]:
+    """All that may be used now, any as good as the other; empty when there is nothing to do but wait.
+
+    A target that the control connection can't log in to, though something answers there, may be tried: the pool's own
+    user may fare better, and if not, its clients learn why.
+    """
+    readers = [target for target in targets if target.role is TargetRole.READ_ONLY]
+    untold = [
+        target
+        for target in targets
+        if target.state is TargetState.UNAVAILABLE and target.reason is not TargetReason.UNREACHABLE
+    ]
+    if access.role == "any":
+        return [target for target in targets if target.role is not TargetRole.UNKNOWN] or untold
+    if access.role == "writer":
+        return [writer] if writer is not None else untold
+    if readers:
+        return readers
+    return [writer] if writer is not None and access.fallback else untold
+
+
+def least_loaded(targets: Sequence[Known], load: dict[Endpoint, int]) -> Known:
+    """The target with the fewest connections, one by chance among equals. There must be at least one."""
+    fewest = min(load.get(target.endpoint, 0) for target in targets)
+    return random.choice([target for target in targets if load.get(target.endpoint, 0) == fewest])  # noqa: S311
+
+
+def reason_for(error: ProxyError, told: Sequence[ProxyError | None]) -> TargetReason:
+    """RDS Proxy's word for a control connection that failed; `told`, what the providers of credentials say."""
+    if isinstance(error, TargetUnreachableError):
+        return TargetReason.UNREACHABLE
+    if isinstance(error, AuthenticationError) or is_refusal(error) or any(error is other for other in told):
+        return TargetReason.AUTH_FAILURE
+    if error.sqlstate == "53300":
+        return TargetReason.PENDING_PROXY_CAPACITY
+    return TargetReason.CONNECTION_FAILED
+
+
+def next_look(failures: int, reason: TargetReason) -> float:
+    """Seconds until a target that failed is looked at again, with jitter, since a fleet's members look at it too.
+
+    Short: clients wait meanwhile, and one knock costs a server nothing that counts. Not so after a refused password,
+    which servers log, and some count.
+    """
+    longest = _LONGEST_AFTER_REFUSAL if reason is TargetReason.AUTH_FAILURE else _LONGEST_RETRY
+    delay: float = min(longest, _FIRST_RETRY * 2 ** min(failures - 1, 10))
+    return random.uniform(0.5, 1) * delay  # noqa: S311
