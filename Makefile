@@ -20,7 +20,7 @@ CORE   := proxy/tidegate_proxy/core
 BUILD  := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
-.PHONY: help install build wheel demo bench bench-smoke instructions test test-interpreted soak-layer layer layers roots lint format \
+.PHONY: help install build wheel demo bench bench-smoke instructions test test-interpreted failover soak-layer layer layers roots lint format \
 	check clean
 
 help:  ## list the targets
@@ -73,6 +73,9 @@ endif
 
 test-interpreted: build $(NODE_STAMP)  ## tests of the proxy and of drivers with the core interpreted
 	@TIDEGATE_PROXY_CORE=interpreted $(BIN)/python -m pytest -n $(WORKERS) $(or $(ARGS),tests/proxy tests/drivers)
+
+failover: build  ## a primary is killed under load: downtime through the proxy and without it
+	@$(BIN)/python -m pytest tests/e2e/failover/test_failover.py -q -rP $(ARGS)
 
 soak-layer: $(STAMP)  ## thousands of transactions of the layer under faults: no row lost, none doubled (RUNS=3000)
 	@TIDEGATE_SOAK_RUNS=$(or $(RUNS),3000) $(BIN)/python -m pytest tests/lambda_layer/test_soak.py -q -rP -p no:logging $(ARGS)

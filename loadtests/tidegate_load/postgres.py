@@ -371,9 +371,10 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + START_TIMEOUT
         # The pid file's eighth line turns "ready" when the postmaster accepts connections, whatever pg_hba.conf says.
         status = data / "postmaster.pid"
+        up = "standby" if self.settings.get("hot_standby") == "off" else "ready"
         while True:
             with contextlib.suppress(OSError, IndexError):
-                if status.read_text().splitlines()[7].strip() == "ready":
+                if status.read_text().splitlines()[7].strip() == up:
                     return
             if self._process.poll() is not None or time.monotonic() > deadline:
                 with self.log_path.open("rb") as log:

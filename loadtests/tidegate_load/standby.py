@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from tidegate_load.postgres import EmbeddedPostgres
@@ -15,12 +16,24 @@ class StandbyPostgres(EmbeddedPostgres):
     """Streams from `primary`, which must be running and have REPLICATION_HBA.
 
     Parameters: `name`, by which the primary knows it, for its `synchronous_standby_names`; `host`, loopback address to
-    listen on, on a port of its own; `port`, where that is to be a certain one.
+    listen on, on a port of its own; `port`, where that is to be a certain one; `settings`, beside the primary's.
     """
 
-    def __init__(self, primary: EmbeddedPostgres, *, name: str, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        primary: EmbeddedPostgres,
+        *,
+        name: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(
-            primary.version, settings=primary.settings, hba=primary.hba, password=primary.password, host=host
+            primary.version,
+            settings={**primary.settings, **(settings or {})},
+            hba=primary.hba,
+            password=primary.password,
+            host=host,
         )
         self.port = port
         self._primary = primary
@@ -50,5 +63,5 @@ class StandbyPostgres(EmbeddedPostgres):
 
     def promote(self) -> None:
         """Make it a primary; returns when it takes writes."""
-        with self.connect() as conn:
-            assert conn.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
+        assert self.folder is not None
+        self._run([self.tool("pg_ctl"), "promote", "--wait", "--pgdata", self.folder / "data"])

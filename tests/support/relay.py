@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import queue
 import selectors
 import socket
@@ -20,6 +21,9 @@ import pytest
 CHUNK = 65536
 BUFFER_LIMIT = 262144
 """Bytes held for a side that does not read; beyond that the other side is not read either."""
+
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+"""Of asm-generic/socket.h; Python has no names for them."""
 
 COMMAND_TIMEOUT = 10.0
 """Seconds in which the relay's thread must carry out a command."""
@@ -94,6 +98,7 @@ class Relay:
         self._pairs: list[_Pair] = []
         self._commands: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
         self._closed = False
+        self._dropping = False
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listener.setblocking(False)
@@ -125,6 +130,11 @@ class Relay:
     def black_hole(self) -> None:
         """Swallow everything: connections stay open, new ones are accepted, and no answer ever comes."""
         self._do(lambda: self._set_mode(_Mode.BLACK_HOLE))
+
+    def drop_packets(self) -> None:
+        """What clients send is lost on the way, SYN and keepalive probes too: the kernel acknowledges none of it. Until
+        `resume()`."""
+        self._do(self._drop_packets)
 
     def resume(self) -> None:
         """Forward again. Connections that lost bytes in the black hole are reset."""
@@ -229,7 +239,18 @@ class Relay:
             else:
                 done.set_result(None)
 
+    def _drop_packets(self) -> None:
+        self._dropping = True
+        for sock in [self._listener, *(pair.client.sock for pair in self._pairs)]:
+            # A packet filter with one instruction: keep 0 bytes (BPF_RET, linux/filter.h).
+            program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+
     def _set_mode(self, mode: _Mode) -> None:
+        if self._dropping and mode is _Mode.FORWARD:
+            self._dropping = False
+            for sock in [self._listener, *(pair.client.sock for pair in self._pairs)]:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         self._mode = mode
         if mode is _Mode.FORWARD:
             for pair in [pair for pair in self._pairs if pair.lossy]:

@@ -282,7 +282,7 @@ class Pool(SharingPool):
         return server
 
     def _opened(self, server: ServerConnection, generation: int) -> None:
-        if self._failures:
+        if self._last_error is not None:
             logger.info("%s: there are server connections again", self.name)
         self._failures = 0
         self._last_error = None

@@ -15,7 +15,7 @@ from tidegate_proxy.targets.health import TargetReason, TargetRole, TargetState
 SEARCH_INTERVAL = 0.1
 """Seconds between two looks at a target that answers, while there is no writer: a promotion is seen as late as that."""
 
-_FIRST_RETRY, _LONGEST_RETRY, _LONGEST_AFTER_REFUSAL = 0.05, 0.5, 10.0
+_FIRST_RETRY, _LONGEST_RETRY, _LONGEST_IF_FINAL = 0.05, 0.5, 10.0
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,11 @@ def reason_for(error: ProxyError, told: Sequence[ProxyError | None]) -> TargetRe
     return TargetReason.CONNECTION_FAILED
 
 
-def next_look(failures: int, reason: TargetReason) -> float:
+def next_look(failures: int, *, final: bool) -> float:
     """Seconds until a target that failed is looked at again, with jitter, since a fleet's members look at it too.
 
-    Short: clients wait meanwhile, and one knock costs a server nothing that counts. Not so after a refused password,
-    which servers log, and some count.
+    Short, since clients wait meanwhile, and one knock costs a server nothing that counts. Not so where it is `final`,
+    until somebody changes something: servers log refused passwords, and some count them.
     """
-    longest = _LONGEST_AFTER_REFUSAL if reason is TargetReason.AUTH_FAILURE else _LONGEST_RETRY
-    delay: float = min(longest, _FIRST_RETRY * 2 ** min(failures - 1, 10))
+    delay: float = min(_LONGEST_IF_FINAL if final else _LONGEST_RETRY, _FIRST_RETRY * 2 ** min(failures - 1, 10))
     return random.uniform(0.5, 1) * delay  # noqa: S311

@@ -202,7 +202,8 @@ class Target:
         told = [connector.credentials.last_error for connector in self._cluster.connectors]
         reason = planner.reason_for(error, told)
         self._become(TargetRole.UNKNOWN, TargetState.UNAVAILABLE, reason, error)
-        await self._pause(planner.next_look(self._failures, reason))
+        final = reason is TargetReason.AUTH_FAILURE or is_final(error.sqlstate)
+        await self._pause(planner.next_look(self._failures, final=final))
 
     def _become(
         self,

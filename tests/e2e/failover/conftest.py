@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ def proxy_for(tmp_path: Path) -> Iterator[MakeProxy]:
     with ExitStack() as stack:
 
         def start(database: Database, database_settings: dict[str, Any], **settings: Any) -> ProxyProcess:
-            proxy = ProxyProcess(tmp_path, database, proxy_config(database, settings, database_settings))
+            folder = Path(tempfile.mkdtemp(dir=tmp_path))
+            proxy = ProxyProcess(folder, database, proxy_config(database, settings, database_settings))
             stack.callback(proxy.close)
             proxy.wait_until_listening()
             return proxy

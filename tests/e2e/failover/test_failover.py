@@ -89,7 +89,7 @@ async def fail_over(pair: Pair, proxy: ProxyProcess, direct_host: Callable[[], s
 @pytest.mark.timeout(300)
 def test_a_list_of_endpoints(pair: Pair, proxy_for: MakeProxy) -> None:
     settings = {"host": pair.primary.host, "endpoints": [pair.standby.host]}
-    proxy = proxy_for(pair.database, settings, default_pool_size=POOL_SIZE)
+    proxy = proxy_for(pair.database, settings, default_pool_size=POOL_SIZE, reserve_pool_size=0)
     asyncio.run(fail_over(pair, proxy, writing_host(pair), lambda: None))
     assert f"the writer is {pair.standby.host}:{pair.standby.port}" in proxy.log
     assert_all_slots_free(proxy, on(pair), POOL_SIZE)

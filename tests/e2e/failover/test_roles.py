@@ -1,0 +1,153 @@
+"""Writers that turn read only, readers under a second name, and instances that Aurora names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests.e2e.failover.conftest import MakeProxy, Pair
+from tests.support.postgres import Database
+from tests.support.proxy import ProxyProcess, eventually, proxy_config
+
+
+def is_reader(proxy: ProxyProcess, dbname: str) -> bool:
+    with proxy.connect(dbname=dbname) as conn:
+        row = conn.execute("SELECT pg_is_in_recovery()").fetchone()
+        assert row is not None
+        return bool(row[0])
+
+
+def test_a_writer_that_turns_read_only_is_left_and_writes_wait(lone_server: Database, proxy_for: MakeProxy) -> None:
+    server = lone_server.server
+    # The control connection would find out first.
+    proxy = proxy_for(lone_server, {}, target_check_interval=3600)
+    with proxy.connect() as conn, proxy.connect() as other:
+        conn.execute("INSERT INTO written VALUES ('before', 1)")
+        old = proxy.server_pids()
+        server.settings["default_transaction_read_only"] = "on"
+        server.reload()
+
+        def refused() -> bool:
+            try:
+                conn.execute("INSERT INTO written VALUES ('between', 1)")
+            except psycopg.errors.ReadOnlySqlTransaction:
+                return True
+            return False
+
+        eventually(refused, what="25006")
+        eventually(lambda: "looking for the new one" in proxy.log, what="the proxy's noticing")
+        eventually(lambda: not proxy.server_pids() & old, what="the end of the old server connections")
+        with other.cursor() as cursor:
+            with pytest.raises(psycopg.OperationalError, match="there is no writer"):
+                # By the time that this gives up, nobody has been given the server.
+                ProxyPatience(proxy_for, lone_server).insert()
+            server.settings["default_transaction_read_only"] = "off"
+            server.reload()
+            cursor.execute("INSERT INTO written VALUES ('after', 1)")
+
+
+class ProxyPatience:
+    """Another proxy in front of the same server, whose clients wait for a second only."""
+
+    def __init__(self, proxy_for: MakeProxy, database: Database) -> None:
+        self._proxy = proxy_for(database, {}, connection_borrow_timeout=1)
+
+    def insert(self) -> None:
+        """Log in and write."""
+        with self._proxy.connect() as conn:
+            conn.execute("INSERT INTO written VALUES ('never', 1)")
+
+
+def test_a_read_only_transaction_of_a_client_changes_nothing_for_others(
+    lone_server: Database, proxy_for: MakeProxy
+) -> None:
+    proxy = proxy_for(lone_server, {})
+    with lone_server.server.connect() as admin:
+        admin.execute("ALTER ROLE app SET default_transaction_read_only TO on")
+    with proxy.connect() as conn, proxy.connect() as other:
+        for _ in range(5):
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                conn.execute("INSERT INTO written VALUES ('refused', 1)")
+            other.execute("BEGIN READ WRITE")
+            other.execute("INSERT INTO written VALUES ('fine', 1)")
+            other.execute("COMMIT")
+    assert "READ_ONLY" not in proxy.log
+
+
+@pytest.mark.parametrize("fallback", ["writer", "refuse"])
+def test_readers_have_a_name_of_their_own(pair: Pair, tmp_path: Path, fallback: str) -> None:
+    config = proxy_config(pair.database, {"connection_borrow_timeout": 2}, {"endpoints": [pair.standby.host]})
+    config += f'[databases.app_ro]\nreaders_of = "app"\nreader_fallback = "{fallback}"\n'
+    proxy = ProxyProcess(tmp_path, pair.database, config)
+    try:
+        proxy.wait_until_listening()
+        assert is_reader(proxy, "app_ro")
+        assert not is_reader(proxy, "app")
+        pair.standby.stop()
+        eventually(lambda: "UNREACHABLE" in proxy.log, what="the proxy's noticing")
+        if fallback == "writer":
+            assert not is_reader(proxy, "app_ro")
+        else:
+            with pytest.raises(psycopg.OperationalError, match="Connection refused"):
+                is_reader(proxy, "app_ro")
+        pair.standby.start()
+        eventually(lambda: reads(proxy), what="the reader's return")
+    finally:
+        proxy.close()
+
+
+def reads(proxy: ProxyProcess) -> bool:
+    try:
+        return is_reader(proxy, "app_ro")
+    except psycopg.OperationalError:
+        return False
+
+
+# The columns of Aurora's function, in its order ("aurora_replica_status" in the Aurora user guide).
+AURORA = """
+CREATE FUNCTION {schema}.aurora_replica_status(
+    OUT server_id text, OUT session_id text, OUT durable_lsn bigint, OUT highest_lsn_rcvd bigint,
+    OUT current_read_lsn bigint, OUT cur_replay_latency_in_usec bigint, OUT active_txns bigint, OUT is_current boolean,
+    OUT last_transport_error integer, OUT last_error_timestamp timestamptz, OUT last_update_timestamp timestamptz,
+    OUT feedback_xmin bigint, OUT feedback_epoch bigint, OUT replica_lag_in_msec bigint,
+    OUT log_stream_speed_in_kib_per_second real, OUT log_buffer_sequence_number bigint,
+    OUT oldest_read_view_trx_id bigint, OUT oldest_read_view_lsn bigint, OUT pending_read_ios bigint,
+    OUT read_ios bigint, OUT iops integer, OUT cpu real
+) RETURNS SETOF record LANGUAGE sql AS $$
+    SELECT id, session, 1::bigint, 1::bigint, 1::bigint, 0::bigint, 0::bigint, true, 0, null::timestamptz, at,
+        0::bigint, 0::bigint, 0::bigint, 0::real, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0, 0::real
+    FROM (VALUES ('1', 'MASTER_SESSION_ID', null::timestamptz), ('2', 'b7e5', pg_catalog.now()),
+        ('9', 'gone', pg_catalog.now() - interval '1 day'), ('evil.example.com', 'x', null)) AS i (id, session, at)
+$$
+"""
+
+
+def aurora(pair: Pair, schema: str) -> dict[str, Any]:
+    with pair.primary.connect(dbname="app") as conn:
+        conn.execute(AURORA.format(schema=schema))
+    return {"host": pair.primary.host, "aurora_instances": "127.0.0.?"}
+
+
+def test_auroras_instances_are_found_and_followed(pair: Pair, proxy_for: MakeProxy) -> None:
+    proxy = proxy_for(pair.database, aurora(pair, "pg_catalog"))
+    with proxy.connect() as conn:
+        conn.execute("INSERT INTO written VALUES ('before', 1)")
+        port = pair.primary.port
+        eventually(lambda: f"has the instances 127.0.0.1:{port}, 127.0.0.2:{port}\n" in proxy.log, what="the instances")
+        eventually(lambda: f"target 127.0.0.2:{port}: AVAILABLE, READ_ONLY" in proxy.log, what="the reader")
+        pair.primary.kill()
+        pair.standby.promote()
+        conn.execute("INSERT INTO written VALUES ('after', 1)")
+    with pair.standby.connect(dbname="app") as conn:
+        assert conn.execute("SELECT count(*) FROM written").fetchone() == (2,)
+
+
+def test_only_auroras_own_function_is_believed(pair: Pair, proxy_for: MakeProxy) -> None:
+    """Anybody may create one of that name in a schema of his, and would be sent the proxy's password."""
+    proxy = proxy_for(pair.database, aurora(pair, "public"))
+    with proxy.connect() as conn:
+        conn.execute("SET search_path TO public; SELECT 1")
+        conn.execute("SELECT pg_sleep(1.5)")
+    assert "instances" not in proxy.log
