@@ -39,7 +39,7 @@ from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settin
 from tidegate_proxy.settings.effective import PoolLimits, pool_limits, shared_limits
 from tidegate_proxy.settings.live import check_live
 from tidegate_proxy.targets.cluster import Cluster
-from tidegate_proxy.targets.registry import Targets, endpoints
+from tidegate_proxy.targets.registry import Targets, access, endpoints
 from tidegate_proxy.tls import ServerContexts, ServerTLS
 
 if TYPE_CHECKING:
