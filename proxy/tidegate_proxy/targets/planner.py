@@ -54,7 +54,7 @@ def writer_among(targets: Sequence[Known], current: Endpoint | None) -> Known | 
     writers = [target for target in targets if target.role is TargetRole.READ_WRITE]
     if not writers:
         return None
-    return max(reversed(writers), key=lambda target: (target.timeline, target.endpoint == current))
+    return max(writers, key=lambda target: (target.timeline, target.endpoint == current))
 
 
 def to_ask_first(targets: Sequence[Known], writer: Known) -> list[Known]:

@@ -62,5 +62,5 @@ def test_a_server_that_is_starting_up_is_waited_for(pair: Pair, proxy_for: MakeP
                 client.close()
 
         asyncio.run(wait_for_it())
-        assert "not yet accepting connections" in proxy.log or "starting up" in proxy.log
+        assert "the database system is not accepting connections" in proxy.log
         assert_all_slots_free(proxy, Database(starting, "app", "app", pair.database.password), 4)

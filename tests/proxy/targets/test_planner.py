@@ -1,0 +1,108 @@
+"""Which of the servers is the writer, and which a pool may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from tidegate_proxy.errors import AuthenticationError, ProxyError, TargetUnavailableError, TargetUnreachableError
+from tidegate_proxy.targets import planner
+from tidegate_proxy.targets.endpoint import Endpoint
+from tidegate_proxy.targets.health import TargetReason, TargetRole, TargetState
+from tidegate_proxy.targets.planner import Access
+
+
+@dataclass(frozen=True)
+class Server:
+    endpoint: Endpoint
+    role: TargetRole
+    state: TargetState = TargetState.AVAILABLE
+    reason: TargetReason | None = None
+    timeline: str = "00000001"
+    looked_at: float = 1.0
+
+
+def writer(name: str, timeline: str = "00000001", looked_at: float = 1.0) -> Server:
+    return Server(Endpoint(name, 5432), TargetRole.READ_WRITE, timeline=timeline, looked_at=looked_at)
+
+
+def reader(name: str, looked_at: float = 1.0) -> Server:
+    return Server(Endpoint(name, 5432), TargetRole.READ_ONLY, looked_at=looked_at)
+
+
+def away(name: str, reason: TargetReason) -> Server:
+    return Server(Endpoint(name, 5432), TargetRole.UNKNOWN, TargetState.UNAVAILABLE, reason)
+
+
+def new(name: str) -> Server:
+    return Server(Endpoint(name, 5432), TargetRole.UNKNOWN, TargetState.REGISTERING)
+
+
+def test_of_two_writers_the_promoted_one_is_believed() -> None:
+    old, promoted = writer("a", "00000001"), writer("b", "00000002")
+    assert planner.writer_among([old, promoted], old.endpoint) is promoted
+
+
+def test_of_equal_writers_the_one_in_use_is_kept_else_the_first_is_taken() -> None:
+    one, other = writer("a"), writer("b")
+    assert planner.writer_among([one, other], other.endpoint) is other
+    assert planner.writer_among([one, other], None) is one
+    assert planner.writer_among([reader("c")], None) is None
+
+
+def test_who_has_not_been_asked_since_may_have_been_promoted() -> None:
+    found = writer("a", looked_at=5)
+    late, fresh, unknown, gone = reader("b", 4), reader("c", 6), new("d"), away("e", TargetReason.UNREACHABLE)
+    assert planner.to_ask_first([found, late, fresh, unknown, gone], found) == [late, unknown]
+
+
+W, R, R2 = writer("w"), reader("r"), reader("r2")
+LOCKED, DEAD = away("locked", TargetReason.AUTH_FAILURE), away("dead", TargetReason.UNREACHABLE)
+
+
+@pytest.mark.parametrize(
+    ("servers", "access", "expected"),
+    [
+        ([W, R], Access("writer"), [W]),
+        ([R, DEAD], Access("writer"), []),
+        ([R, LOCKED], Access("writer"), [LOCKED]),
+        ([W, R, R2], Access("reader"), [R, R2]),
+        ([W, DEAD], Access("reader"), [W]),
+        ([W, DEAD], Access("reader", fallback=False), []),
+        ([W, LOCKED], Access("reader", fallback=False), [LOCKED]),
+        ([W, R, DEAD], Access("any"), [W, R]),
+        ([LOCKED, DEAD], Access("any"), [LOCKED]),
+    ],
+)
+def test_candidates(servers: list[Server], access: Access, expected: list[Server]) -> None:
+    assert planner.candidates(servers, planner.writer_among(servers, None), access) == expected
+
+
+def test_readers_are_balanced() -> None:
+    assert planner.least_loaded([R, R2], {R.endpoint: 2, R2.endpoint: 1}) is R2
+    assert {planner.least_loaded([R, R2], {}).endpoint for _ in range(100)} == {R.endpoint, R2.endpoint}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TargetUnreachableError(), TargetReason.UNREACHABLE),
+        (TargetUnavailableError(sqlstate="57P03"), TargetReason.CONNECTION_FAILED),
+        (ProxyError(sqlstate="53300"), TargetReason.PENDING_PROXY_CAPACITY),
+        (ProxyError(sqlstate="28000"), TargetReason.AUTH_FAILURE),
+        (AuthenticationError(), TargetReason.AUTH_FAILURE),
+    ],
+)
+def test_reasons(error: ProxyError, reason: TargetReason) -> None:
+    assert planner.reason_for(error, [None]) is reason
+
+
+def test_credentials_that_cannot_be_had_are_an_authentication_failure() -> None:
+    error = TargetUnavailableError("the secret cannot be read at present")
+    assert planner.reason_for(error, [None, error]) is TargetReason.AUTH_FAILURE
+
+
+def test_a_lost_server_is_looked_at_often_and_one_that_refuses_us_is_not() -> None:
+    assert max(planner.next_look(failures, final=False) for failures in range(1, 2000)) <= 0.5
+    assert min(planner.next_look(failures, final=True) for failures in range(10, 100)) >= 5
