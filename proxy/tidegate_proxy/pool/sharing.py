@@ -110,13 +110,14 @@ class Sharing:
 
         Joining again replaces the limits.
         """
-        shared = dict(limits)
+        shared = {key: most for key, most in limits if most}
         for key, most in shared.items():
-            limit = self._limits.setdefault(key, SharedLimit(None))
-            limit.most = most or None
+            limit = self._limits.setdefault(key, SharedLimit(most))
+            limit.most = most
             limit.pools.add(pool)
         self._limits.setdefault(target, TargetLimit()).pools.add(pool)
         self._leave(pool, keep={target, *shared})
+        pool.contended = any(limit.claims for limit in self.of(pool))
 
     def leave(self, pool: Pool) -> None:
         """The pool is no more."""

@@ -150,7 +150,9 @@ class Timeouts(Model, frozen=True):
 
     init_query: Statements | None = None
     """SQL that is run on each new server connection before any client gets it, typically SET statements; also again
-    when a session is reset. If it fails, so does the connection. RDS Proxy's initialization query."""
+    when the proxy resets a session. If it fails, so does the connection. A client that runs RESET ALL or DISCARD ALL
+    itself undoes it for that server connection: where that matters, use ALTER ROLE ... SET. RDS Proxy's initialization
+    query."""
 
 
 class DatabaseSizes(Model, frozen=True):
