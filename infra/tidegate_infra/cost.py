@@ -127,18 +127,19 @@ INTRODUCTION = """# What it costs
                """
 
 CONCLUSION = """
-**RDS Proxy is cheaper for small databases.** It is charged by the database's size ({vcpu} per vCPU and hour, for at least
-two vCPUs or eight ACUs), its metrics are free, and nobody has to operate it. With metrics and alarms, the small Tidegate
-pays from {small:.0f} vCPUs on, and the default one from {default:.0f}; only the smallest, which nobody watches, costs
-less than that. If RDS Proxy does what you need, and the database is small, take RDS Proxy.
+**RDS Proxy is cheaper for small databases.** It is charged by the database's size ({vcpu} per vCPU and hour, for at
+least two vCPUs or eight ACUs), its metrics are free, and nobody has to operate it. With metrics and alarms, the
+small Tidegate pays from {small:.0f} vCPUs on, and the default one from {default:.0f}; only the smallest, which
+nobody watches, costs less than that. If RDS Proxy does what you need, and the database is small, take RDS Proxy.
 
-**Tidegate is cheaper for large databases, for readers, and for Serverless v2 that is larger than it is busy.** Its price
-follows the queries that pass through it, not the size of what is behind: an Aurora cluster of three db.r6g.2xlarge has
-24 vCPUs for RDS Proxy, and is still two tasks for Tidegate.
+**Tidegate is cheaper for large databases, for readers, and for Serverless v2 that is larger than it is busy.** Its
+price follows the queries that pass through it, not the size of what is behind: an Aurora cluster of three
+db.r6g.2xlarge has 24 vCPUs for RDS Proxy, and is still two tasks for Tidegate.
 
 **Metrics are what to save on.** {series} custom metrics are {metrics:.2f} a month, whatever the load. Whoever has
-Prometheus can do without (`settings={{"cloudwatch_metrics": False}}`, and `/metrics` on port 8080), but then has neither
-these alarms nor scaling by clients. Container Insights, which the alarm on missing tasks needs, adds a few dollars.
+Prometheus can do without (`settings={{"cloudwatch_metrics": False}}`, and `/metrics` on port 8080), but then has
+neither these alarms nor scaling by clients. Container Insights, which the alarm on missing tasks needs, adds a few
+dollars.
 
 Fargate Spot takes about two thirds off tasks beyond the least number; a Savings Plan up to half off all of them.
 """

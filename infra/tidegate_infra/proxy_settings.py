@@ -17,8 +17,9 @@ from tidegate_infra.proxy_target import ProxyTarget
 from tidegate_infra.security_groups import HEALTH_PORT, LISTEN_PORT
 from tidegate_infra.settings_environment import as_json, late_json
 
-DRAIN_TIMEOUT = 110
-"""Seconds, of the 120 between SIGTERM and SIGKILL."""
+DRAIN_DELAY, DRAIN_TIMEOUT = 10, 105
+"""Seconds, of the 120 between SIGTERM and SIGKILL: until clients no longer find the task, by DNS or because its load
+balancer has noticed, and until transactions have finished."""
 
 EVERY_DATABASE = "*"
 READERS = "_ro"
@@ -73,6 +74,7 @@ def proxy_settings(
         "log_level": "debug" if behaviour.debug_logging else "info",
         # A database that is away is for /readyz to say; a task that does not start at all would say less.
         "check_targets": False,
+        "drain_delay": DRAIN_DELAY,
         "drain_timeout": DRAIN_TIMEOUT,
         "connection_borrow_timeout": behaviour.borrow_timeout.to_seconds(),
         "idle_client_timeout": behaviour.idle_client_timeout.to_seconds(),
@@ -106,4 +108,6 @@ def _databases(target: ProxyTarget, names: Sequence[str], identity: Identity) ->
     tables: dict[str, Any] = {}
     for name in names:
         tables[name] = dict(server)
+        if target.has_readers:
+            tables[name + READERS] = {"readers_of": name}
     return tables

@@ -16,7 +16,7 @@ from tidegate_infra.security_groups import HEALTH_PORT, LISTEN_PORT
 
 CONTAINER = "proxy"
 STOP_TIMEOUT = Duration.seconds(120)
-"""The most that Fargate gives a task between SIGTERM and SIGKILL; the proxy drains in 110 seconds of it."""
+"""The most that Fargate gives a task between SIGTERM and SIGKILL; the proxy drains in 115 seconds of it."""
 
 OPEN_FILES = 65_536
 """A client takes one, a server connection another."""

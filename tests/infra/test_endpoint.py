@@ -30,7 +30,8 @@ def test_clients_keep_their_addresses_and_a_leaving_task_its_connections(default
     proxy = default["proxy"]
     found = attributes(proxy.one("AWS::ElasticLoadBalancingV2::TargetGroup"), "TargetGroupAttributes")
     assert found["preserve_client_ip.enabled"] == "true"
-    drain = int(proxy.environment()["TIDEGATE_DRAIN_TIMEOUT"])
+    variables = proxy.environment()
+    drain = int(variables["TIDEGATE_DRAIN_DELAY"]) + int(variables["TIDEGATE_DRAIN_TIMEOUT"])
     assert drain <= int(found["deregistration_delay.timeout_seconds"]) <= drain + 10
     assert found["deregistration_delay.connection_termination.enabled"] == "false"
 

@@ -61,7 +61,9 @@ def test_the_container_can_do_as_little_as_it_needs(default: Assembly) -> None:
 def test_the_proxy_drains_within_what_ecs_allows(default: Assembly) -> None:
     found = container(default["proxy"])
     assert found["StopTimeout"] == 120
-    assert 60 <= int(default["proxy"].environment()["TIDEGATE_DRAIN_TIMEOUT"]) < found["StopTimeout"]
+    variables = default["proxy"].environment()
+    delay, timeout = int(variables["TIDEGATE_DRAIN_DELAY"]), int(variables["TIDEGATE_DRAIN_TIMEOUT"])
+    assert 60 <= delay + timeout < found["StopTimeout"]
 
 
 def test_every_client_may_have_its_open_file(default: Assembly) -> None:

@@ -36,6 +36,13 @@ def test_the_proxy_accepts_every_configuration(name: str, request: pytest.Fixtur
     assert not found.check_targets
 
 
+def test_a_cluster_has_a_second_name_for_its_readers(default: Assembly, small: Assembly) -> None:
+    found = settings(default).databases
+    assert {name: database.role for name, database in found.items()} == {"app": "writer", "app_ro": "reader"}
+    assert found["app"].host == found["app_ro"].host
+    assert set(settings(small).databases) == {"app"}
+
+
 def test_functions_log_in_by_iam_as_the_granted_user(default: Assembly) -> None:
     iam = settings(default).iam
     assert iam is not None
