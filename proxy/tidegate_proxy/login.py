@@ -136,6 +136,7 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     if packet.database == console.DATABASE and console.DATABASE not in settings.databases:
         _start_console(proxy, stream, packet)
         return
+    proxy.control.admit(packet.database)
     pool = proxy.pool(packet.database, packet.user)
     proxy.refuse_if_full(packet.database, packet.user)
     if shown is not None:
@@ -191,10 +192,10 @@ def _start_console(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None
             sqlstate="42501",
             hint='Name the user in "admin_users" or "stats_users".',
         )
-    parameters = {b"server_version": __version__.encode(), b"client_encoding": b"UTF8", b"server_encoding": b"UTF8"}
     pid, key = random_cancel_key()
-    stream.write(greeting(parameters, pid, key))
-    stream.hand_over(console.Console(proxy))
+    stream.write(greeting(console.PARAMETERS, pid, key))
+    name = packet.parameters.get("application_name", "")
+    stream.hand_over(console.Console(proxy, packet.user, may_change=may_change, application_name=name))
 
 
 def random_cancel_key() -> tuple[int, bytes]:

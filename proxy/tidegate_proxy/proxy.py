@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__
 from tidegate_proxy.certificates.keeper import CertificateKeeper
+from tidegate_proxy.console.averages import Averages
 from tidegate_proxy.console.console import Console
+from tidegate_proxy.control import Control
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.credentials.provider import CredentialProvider
@@ -78,6 +80,8 @@ class Proxy:
         self.logins = ClientLogins(settings, ClientVerifiers(settings, self.credentials.secrets, self._auth_query))
         self.iam = _iam(settings)
         self.counts = Counts()
+        self.averages = Averages(self.counts, settings.stats_period)
+        self.control = Control(self)
         self._server_contexts = ServerContexts()
         self.certificates = CertificateKeeper(settings)
         self.targets = Targets(settings)
@@ -101,6 +105,7 @@ class Proxy:
         # Clients are closed as soon as they are idle.
         self._closing = False
         self._empty = asyncio.Event()
+        self._shutdown: asyncio.Task[None] | None = None
 
     # Life
 
@@ -214,6 +219,26 @@ class Proxy:
                 async with asyncio.timeout(self._delay):
                     await self._forced.wait()
 
+    def stop_after_last_client(self) -> None:
+        """Take no new clients, and stop when the last one has gone."""
+        self._stop_listening()
+
+        async def wait() -> None:
+            await self.control.until_no_clients()
+            self.stop()
+
+        self._shutdown = asyncio.get_running_loop().create_task(wait())
+
+    @property
+    def draining(self) -> bool:
+        """Whether new clients are not taken any more."""
+        return self._draining.is_set() or not self._listeners
+
+    @property
+    def logging_in(self) -> int:
+        """How many connections are not logged in yet."""
+        return len(self._logins)
+
     async def _drain(self) -> None:
         logger.info(
             "draining: %d clients, at most %g s until the rest is closed; a second signal closes it now",
@@ -253,6 +278,8 @@ class Proxy:
             logger.warning("closing %d clients that did not finish in time", len(self._clients))
         for client in [*self._clients.values()]:
             client.end()
+        if self._shutdown is not None:
+            self._shutdown.cancel()
         for task in list(self._logins):
             task.cancel()
         if self._logins:
@@ -322,6 +349,7 @@ class Proxy:
             self.sharing.close_idle(now, (self.settings.server_idle_timeout or _IDLE) / 2)
             self._idle_clients.sweep(now, self.settings.client_lifetime)
             self._forget_the_deaf(now)
+            self.averages.tick()
 
     def _forget_the_deaf(self, now: float) -> None:
         for client in [*self._clients.values()]:
@@ -413,6 +441,7 @@ class Proxy:
             )
             self._pools[database, user] = pool
             self.share(pool)
+            self.control.pool_made(pool)
         return pool
 
     def connector(

@@ -3,44 +3,81 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
-from tidegate_proxy.console.show import SHOWS, Table
+from tidegate_proxy import __version__
+from tidegate_proxy.console import commands
+from tidegate_proxy.console.parse import HINT, Command, parse
+from tidegate_proxy.console.pools import CONSOLE
+from tidegate_proxy.console.show import SHOWS
+from tidegate_proxy.console.table import Table
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ShutdownError
 from tidegate_proxy.protocol import encode, wire
+from tidegate_proxy.settings.errors import nearest
 
 if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
 
-DATABASE = "pgbouncer"
+DATABASE = CONSOLE
 """The console's database; the name that tools made for PgBouncer connect to."""
 
 MAX_COMMAND = 1 << 16
+MAX_QUERIES = 1000
+"""Commands that may wait while one is at work."""
+
+PARAMETERS = {
+    b"server_version": f"{__version__}/tidegate".encode(),
+    b"client_encoding": b"UTF8",
+    b"server_encoding": b"UTF8",
+    b"DateStyle": b"ISO",
+    b"TimeZone": b"GMT",
+    b"standard_conforming_strings": b"on",
+    b"is_superuser": b"on",
+}
+"""What drivers want to know of a server, as PgBouncer's console tells it."""
+
+_OF_DRIVERS = frozenset(
+    {"application_name", "client_encoding", "client_min_messages", "datestyle", "extra_float_digits", "timezone"}
+)
+"""What drivers set of their own accord. They mean their session with a server, and here there is none."""
 
 _READY = encode.ready_for_query(wire.IDLE)
 
 
 class Console(asyncio.Protocol):
-    """A console connection after its login."""
+    """A console connection after its login.
 
-    def __init__(self, proxy: Proxy) -> None:
+    Parameters: `user`, who it is; `may_change`, whether it may do more than SHOW; `application_name`, as it said.
+    """
+
+    def __init__(self, proxy: Proxy, user: str, *, may_change: bool, application_name: str = "") -> None:
+        self.user = user
+        self.application_name = application_name
+        self.connected = self.asked = time.monotonic()
+        self.transport = cast(asyncio.Transport, None)
         self._proxy = proxy
-        self._transport = cast(asyncio.Transport, None)
+        self._may_change = may_change
         self._buffer = bytearray()
+        self._queries: deque[str] = deque()
+        self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by whoever hands over the transport after the login."""
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         self._proxy.consoles.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport."""
+        """Called by the transport. What was asked to happen happens; what only waits for it does not go on."""
         self._proxy.consoles.discard(self)
+        if self._task is not None:
+            self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
         self._buffer += data
-        while len(self._buffer) >= 5 and not self._transport.is_closing():
+        while len(self._buffer) >= 5 and not self.transport.is_closing():
             length = int.from_bytes(self._buffer[1:5], "big")
             if not 4 <= length <= MAX_COMMAND:
                 self._end(ClientProtocolError(f"invalid message length {length}"))
@@ -53,9 +90,15 @@ class Console(asyncio.Protocol):
 
     def _message(self, kind: int, body: bytes) -> None:
         if kind == wire.TERMINATE:
-            self._transport.close()
+            self.transport.close()
         elif kind == wire.QUERY:
-            self._transport.write(self._answer(body.rstrip(b"\0").decode(errors="replace")) + _READY)
+            self.asked = time.monotonic()
+            self._queries.append(body.rstrip(b"\0").decode(errors="replace"))
+            if len(self._queries) > MAX_QUERIES:
+                self._end(ClientProtocolError("too many commands at once", sqlstate="54000"))
+            elif self._task is None:
+                # One after the other: some commands wait.
+                self._task = asyncio.get_running_loop().create_task(self._serve())
         else:
             self._end(
                 ClientProtocolError(
@@ -65,37 +108,50 @@ class Console(asyncio.Protocol):
                 )
             )
 
-    def _answer(self, text: str) -> bytes:
-        commands = [command.split() for command in text.split(";") if command.strip()]
-        if not commands:
-            return encode.message(wire.EMPTY_QUERY_RESPONSE)
-        answer = b""
-        for command in commands:
-            try:
-                answer += _table(self._run(command))
-            except ProxyError as error:
-                return answer + encode.error_response(error, fatal=False)
-        return answer
+    async def _serve(self) -> None:
+        try:
+            while self._queries and not self.transport.is_closing():
+                answer = await self._answer(self._queries.popleft())
+                self.transport.write(answer + _READY)
+        finally:
+            self._task = None
 
-    def _run(self, command: list[str]) -> Table:
-        verb, *rest = (word.upper() for word in command)
-        if verb != "SHOW" or len(rest) != 1 or rest[0] not in SHOWS:
-            raise ClientProtocolError(
-                f'invalid command "{" ".join(command)[:100]}"',
-                sqlstate="42601",
-                hint="The console knows " + ", ".join(f"SHOW {word}" for word in SHOWS) + ".",
-            )
-        return SHOWS[rest[0]](self._proxy)
+    async def _answer(self, text: str) -> bytes:
+        answer = b""
+        try:
+            parsed = parse(text)
+            for command in parsed:
+                answer += await self._run(command)
+        except ProxyError as error:
+            return answer + encode.error_response(error, fatal=False)
+        return answer or encode.message(wire.EMPTY_QUERY_RESPONSE)
+
+    async def _run(self, command: Command) -> bytes:
+        if command.verb == "SHOW":
+            return _encoded(self._show(command))
+        if command.verb != "SET" or len(command.arguments) == 0 or command.arguments[0].lower() not in _OF_DRIVERS:
+            await commands.run(self._proxy, self.user, command, may_change=self._may_change)
+        elif command.arguments[0].lower() == "application_name":
+            self.application_name = command.arguments[-1]
+        return encode.command_complete(command.verb)
+
+    def _show(self, command: Command) -> Table:
+        word = " ".join(command.arguments).upper()
+        if word not in SHOWS:
+            advice = nearest(word, SHOWS)
+            hint = f"{advice[0].upper()}{advice[1:]} {HINT}" if advice.startswith("did") else HINT
+            raise ClientProtocolError(f'invalid command "{command}"', sqlstate="42601", hint=hint)
+        return SHOWS[word](self._proxy)
 
     def end(self) -> None:
         """Close with 57P01."""
         self._end(ShutdownError())
 
     def _end(self, error: ProxyError) -> None:
-        self._transport.write(encode.error_response(error, fatal=True))
-        self._transport.close()
+        self.transport.write(encode.error_response(error, fatal=True))
+        self.transport.close()
 
 
-def _table(table: Table) -> bytes:
-    rows = b"".join(encode.data_row(row) for row in table.rows)
+def _encoded(table: Table) -> bytes:
+    rows = b"".join(encode.data_row([None if value is None else str(value) for value in row]) for row in table.rows)
     return encode.row_description(table.columns) + rows + encode.command_complete("SHOW")

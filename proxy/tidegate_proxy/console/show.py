@@ -1,82 +1,38 @@
-"""What SHOW shows: one function per word, each a table of text values."""
+"""The words of SHOW, each with the function that makes its table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tidegate_proxy import __version__
+from tidegate_proxy.console import config, own, pools, sockets, stats
+from tidegate_proxy.console.table import Table, text
 
 if TYPE_CHECKING:
-    from tidegate_proxy.core.client import ClientConnection
     from tidegate_proxy.proxy import Proxy
 
-Row = tuple[str | None, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """The answer to one SHOW: column names and rows of text, None for nothing."""
-
-    columns: tuple[str, ...]
-    rows: list[Row]
-
-
-def _state(client: ClientConnection) -> str:
-    if client.waiting:
-        return "waiting"
-    return "active" if client.server is not None else "idle"
-
-
-def clients(proxy: Proxy) -> Table:
-    """Every client: who it is, what it does, which server process it holds, and what pins it there."""
-    rows: list[Row] = []
-    for client in proxy.clients:
-        peer = client.transport.get_extra_info("peername") or ("", 0)
-        pool = proxy.pool_of(client)
-        rows.append(
-            (
-                "C",
-                pool.user,
-                pool.database,
-                _state(client),
-                str(peer[0]),
-                str(peer[1]),
-                client.session.parameters.get("application_name"),
-                str(client.server.pid) if client.server is not None else None,
-                ", ".join(sorted(client.session.pins)) or None,
-                str(client.pid),
-            )
-        )
-    columns = ("type", "user", "database", "state", "addr", "port", "application_name", "link", "pinned", "id")
-    return Table(columns, rows)
-
-
-def pins(proxy: Proxy) -> Table:
-    """How often clients were pinned since the proxy began, and how many are now, by pool and reason."""
-    now: dict[tuple[str, str, str], int] = {}
-    for client in proxy.clients:
-        pool = proxy.pool_of(client)
-        for reason in client.session.pins:
-            key = (pool.database, pool.user, reason)
-            now[key] = now.get(key, 0) + 1
-    rows: list[Row] = [
-        (pool.database, pool.user, reason, str(now.get((pool.database, pool.user, reason), 0)), str(count))
-        for pool in proxy.pools
-        for reason, count in sorted(pool.counts.pins.items())
-    ]
-    return Table(("database", "user", "reason", "clients", "total"), rows)
-
-
-def version(proxy: Proxy) -> Table:
-    """The proxy's version."""
-    return Table(("version",), [(f"Tidegate {__version__}",)])
+COMMANDS = {
+    "PAUSE [db]": "let transactions end, close server connections, let clients wait; returns when all are closed",
+    "RESUME [db]": "go on after PAUSE or KILL",
+    "RECONNECT [db]": "replace each server connection when it is next free",
+    "WAIT_CLOSE [db]": "wait until what RECONNECT or RELOAD replaces is closed",
+    "DISABLE db": "take no new clients for a database",
+    "ENABLE db": "take them again",
+    "KILL [db]": "end all clients and server connections now; new clients wait for RESUME",
+    "KILL_CLIENT id": "end one client, by its id in SHOW CLIENTS",
+    "RELOAD": "read the configuration again",
+    "SET key = value": "change a setting until the next RELOAD or restart",
+    "SHUTDOWN": "end now",
+    "SHUTDOWN WAIT_FOR_SERVERS": "end when all transactions have ended, as after SIGTERM",
+    "SHUTDOWN WAIT_FOR_CLIENTS": "take no new clients, and end when the last one has gone",
+}
+"""The other commands, and what each does."""
 
 
 def help_(proxy: Proxy) -> Table:
-    """What can be shown."""
-    return Table(("command", "what it shows"), [(f"SHOW {word}", _first_line(show)) for word, show in SHOWS.items()])
+    """All commands."""
+    rows = [(f"SHOW {word}", _first_line(show)) for word, show in SHOWS.items()]
+    return Table(text("command", "what it does"), [*rows, *COMMANDS.items()])
 
 
 def _first_line(show: Callable[[Proxy], Table]) -> str:
@@ -84,13 +40,29 @@ def _first_line(show: Callable[[Proxy], Table]) -> str:
 
 
 SHOWS: dict[str, Callable[[Proxy], Table]] = {
-    "CLIENTS": clients,
-    "PINS": pins,
-    "VERSION": version,
+    "POOLS": pools.pools,
+    "STATS": stats.stats,
+    "STATS_TOTALS": stats.stats_totals,
+    "STATS_AVERAGES": stats.stats_averages,
+    "TOTALS": stats.totals,
+    "DATABASES": pools.databases,
+    "USERS": pools.users,
+    "CLIENTS": sockets.clients,
+    "SERVERS": sockets.servers,
+    "BORROWS": own.borrows,
+    "PINS": own.pins,
+    "PREPARED_STATEMENTS": own.prepared_statements,
+    "CONFIG": config.config,
+    "LISTS": pools.lists,
+    "MEM": pools.mem,
+    "SOCKETS": sockets.sockets,
+    "ACTIVE_SOCKETS": sockets.active_sockets,
+    "FDS": sockets.fds,
+    "STATE": pools.state,
+    "DNS_HOSTS": pools.dns_hosts,
+    "DNS_ZONES": pools.dns_zones,
+    "PEERS": pools.peers,
+    "PEER_POOLS": pools.peer_pools,
+    "VERSION": pools.version,
     "HELP": help_,
 }
-
-
-def words() -> Iterable[str]:
-    """Everything that SHOW takes."""
-    return SHOWS

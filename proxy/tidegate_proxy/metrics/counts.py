@@ -127,6 +127,15 @@ class Counts:
         if counts is not None and (counts.servers_opened or (database, target) in self._past):
             self._past.setdefault((database, target), PoolCounts()).add(counts)
 
+    def sums(self) -> dict[str, dict[str, float]]:
+        """The numbers among the counters of every database's clients, those of former pools included."""
+        databases: dict[str, dict[str, float]] = {}
+        for (database, _), counts in self._all():
+            sums = databases.setdefault(database, dict.fromkeys(SUMS, 0))
+            for name in SUMS:
+                sums[name] += getattr(counts.plain, name) + getattr(counts.tls, name)
+        return databases
+
     def by_database(self) -> dict[str, PoolCounts]:
         """Every database's counters, those of former pools included."""
         return _grouped((database, counts) for (database, _), counts in self._all())

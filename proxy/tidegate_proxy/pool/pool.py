@@ -146,7 +146,7 @@ class Pool(SharingPool):
             self._no_longer_waiting()
 
     def _no_longer_waiting(self) -> None:
-        self.busy = self._closed or self._contended or bool(self._waiting)
+        self._see_whether_busy()
         if self._contended and not self._waiting:
             self._sharing.withdraw(self)
 
@@ -167,7 +167,7 @@ class Pool(SharingPool):
         if not server.reusable:
             self._retire(server)
         elif not self.put_back(server):
-            if self._closed or server.tainted or server.generation != self.generation:
+            if self._closed or self.close_needed(server):
                 self._retire(server)
                 return
             if self._contended and self._sharing.must_yield(self, server, self._loop.time()):
@@ -207,7 +207,7 @@ class Pool(SharingPool):
 
     def open_more(self) -> None:
         """Open as many server connections as are needed and allowed."""
-        if self._retry is not None or self._closed:
+        if self._retry is not None or self._closed or self._paused:
             return
         limits, since = self.limits, self.waits_since
         count = planner.connections_to_open(
@@ -507,6 +507,25 @@ class Pool(SharingPool):
         for server in [*self.idle]:
             self.idle.remove(server)
             self._retire(server)
+
+    def pause(self) -> None:
+        """Give no server connection to anybody, and close each one when it is next free."""
+        self._paused = self.busy = True
+        self._sharing.withdraw(self)
+        for server in [*self.idle]:
+            self.idle.remove(server)
+            self._retire(server)
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._paused = False
+        self._see_whether_busy()
+        self.open_more()
+
+    def kill(self) -> None:
+        """End every server connection now, whoever holds it."""
+        for server in [*self._servers]:
+            server.fail(ShutdownError())
 
     def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:
         """The client vanished while it held the server connection: clean it, or close it."""

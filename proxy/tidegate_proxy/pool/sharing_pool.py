@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from tidegate_proxy.core.borrowing import Borrowing
@@ -32,6 +33,7 @@ class SharingPool(Borrowing):
         self._waiting: dict[Waiter, tuple[asyncio.TimerHandle, float]] = {}
         self._opening = 0
         self._closed = False
+        self._paused = False
         self._contended = False
 
     @property
@@ -42,7 +44,29 @@ class SharingPool(Borrowing):
     @contended.setter
     def contended(self, contended: bool) -> None:
         self._contended = contended
-        self.busy = self._closed or contended or bool(self._waiting)
+        self._see_whether_busy()
+
+    def _see_whether_busy(self) -> None:
+        self.busy = self._closed or self._paused or self._contended or bool(self._waiting)
+
+    @property
+    def servers(self) -> Collection[ServerConnection]:
+        """Its server connections, whatever they do."""
+        return self._servers
+
+    @property
+    def opening(self) -> int:
+        """How many are being opened."""
+        return self._opening
+
+    @property
+    def waiting(self) -> Mapping[Waiter, tuple[float, float]]:
+        """Who waits, first come first: since when, and until when at most, in seconds of the event loop."""
+        return {waiter: (since, timer.when()) for waiter, (timer, since) in self._waiting.items()}
+
+    def close_needed(self, server: ServerConnection) -> bool:
+        """Whether it will be closed when it is next free."""
+        return server.tainted or self._paused or server.generation != self.generation
 
     @property
     def held(self) -> int:

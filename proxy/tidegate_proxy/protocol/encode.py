@@ -12,8 +12,7 @@ _header = struct.Struct("!Bi").pack
 _int16 = struct.Struct("!h").pack
 _int32 = struct.Struct("!i").pack
 
-# Table 0, column 0, type 25 (text), any length, no modifier, text format.
-_text_column = struct.pack("!ihihih", 0, 0, 25, -1, -1, 0)
+_column = struct.Struct("!ihihih").pack
 
 
 def message(kind: int, body: bytes = b"") -> bytes:
@@ -59,9 +58,10 @@ def ready_for_query(status: int) -> bytes:
     return message(wire.READY_FOR_QUERY, bytes((status,)))
 
 
-def row_description(columns: Sequence[str]) -> bytes:
-    """RowDescription of columns of type text, in text format, that belong to no table."""
-    fields = b"".join(cstring(name) + _text_column for name in columns)
+def row_description(columns: Sequence[tuple[str, int]]) -> bytes:
+    """RowDescription of columns that belong to no table, in text format: name and type's object identifier of each."""
+    # Table 0, column 0, the type, any length, no modifier, text format.
+    fields = b"".join(cstring(name) + _column(0, 0, kind, -1, -1, 0) for name, kind in columns)
     return message(wire.ROW_DESCRIPTION, _int16(len(columns)) + fields)
 
 
