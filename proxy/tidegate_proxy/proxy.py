@@ -32,6 +32,7 @@ from tidegate_proxy.identity.verifiers import ClientVerifiers
 from tidegate_proxy.idle_clients import IdleClients
 from tidegate_proxy.login import login, random_cancel_key
 from tidegate_proxy.metrics.counts import Counts
+from tidegate_proxy.metrics.monitor import Monitor
 from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.net.listen import BACKLOG, UnixListener, tcp_listeners
 from tidegate_proxy.pool.pool import Pool
@@ -82,6 +83,7 @@ class Proxy:
         self.counts = Counts()
         self.averages = Averages(self.counts, settings.stats_period)
         self.control = Control(self)
+        self.monitor = Monitor(self)
         self._server_contexts = ServerContexts()
         self.certificates = CertificateKeeper(settings)
         self.targets = Targets(settings)
@@ -123,6 +125,7 @@ class Proxy:
             await self._check_targets()
         await self.certificates.start()
         self.credentials.start()
+        await self.monitor.start()
         self.listen()
         self._watch_targets()
         sweeper = loop.create_task(self._sweep())
@@ -298,6 +301,7 @@ class Proxy:
                     await self._empty.wait()
         for client in [*self._clients.values()]:
             client.transport.abort()
+        await self.monitor.stop()
         logger.info("stopped")
 
     def _stop_listening(self) -> None:
@@ -350,6 +354,7 @@ class Proxy:
             self._idle_clients.sweep(now, self.settings.client_lifetime)
             self._forget_the_deaf(now)
             self.averages.tick()
+            self.monitor.tick()
 
     def _forget_the_deaf(self, now: float) -> None:
         for client in [*self._clients.values()]:

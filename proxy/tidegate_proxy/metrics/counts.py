@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tidegate_proxy.core.statistics import Statistics
+from tidegate_proxy.metrics.histogram import summed
 
 SUMS = (
     "assignments",
@@ -88,15 +89,6 @@ def _add(total: Statistics, part: Statistics) -> None:
         setattr(total, name, summed(getattr(total, name), getattr(part, name)))
 
 
-def summed(one: list[int], other: list[int]) -> list[int]:
-    """Two histograms together."""
-    longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
-    together = list(longer)
-    for index, count in enumerate(shorter):
-        together[index] += count
-    return together
-
-
 class Counts:
     """Everything that is counted.
 
@@ -136,26 +128,14 @@ class Counts:
                 sums[name] += getattr(counts.plain, name) + getattr(counts.tls, name)
         return databases
 
-    def by_database(self) -> dict[str, PoolCounts]:
-        """Every database's counters, those of former pools included."""
-        return _grouped((database, counts) for (database, _), counts in self._all())
-
-    def by_target(self) -> dict[str, PoolCounts]:
-        """Every target's counters, those of former pools included."""
-        return _grouped((target, counts) for (_, target), counts in self._all())
-
-    def total(self) -> PoolCounts:
-        """All of them together."""
-        return _grouped(("", counts) for _, counts in self._all()).get("", PoolCounts())
+    def by_database_and_target(self) -> dict[tuple[str, str], PoolCounts]:
+        """The counters of every database on every target, those of former pools included."""
+        groups: dict[tuple[str, str], PoolCounts] = {}
+        for key, counts in self._all():
+            groups.setdefault(key, PoolCounts()).add(counts)
+        return groups
 
     def _all(self) -> Iterable[tuple[tuple[str, str], PoolCounts]]:
         yield from self._past.items()
         for (database, _), (target, counts) in self._pools.items():
             yield (database, target), counts
-
-
-def _grouped(parts: Iterable[tuple[str, PoolCounts]]) -> dict[str, PoolCounts]:
-    groups: dict[str, PoolCounts] = {}
-    for name, counts in parts:
-        groups.setdefault(name, PoolCounts()).add(counts)
-    return groups

@@ -27,7 +27,7 @@ from tidegate_proxy.pool.prepare import initialize, prepare
 from tidegate_proxy.pool.reset import reset
 from tidegate_proxy.pool.route import Route
 from tidegate_proxy.pool.session import changes
-from tidegate_proxy.pool.sharing import Sharing
+from tidegate_proxy.pool.sharing import Sharing, TargetLimit
 from tidegate_proxy.pool.sharing_pool import SharingPool, Waiter
 from tidegate_proxy.protocol import decode, encode
 from tidegate_proxy.protocol.login_server import Welcome
@@ -507,6 +507,22 @@ class Pool(SharingPool):
         for server in [*self.idle]:
             self.idle.remove(server)
             self._retire(server)
+
+    @property
+    def target(self) -> str:
+        """The server that it connects to."""
+        return self._connector.target
+
+    @property
+    def last_error(self) -> ProxyError | None:
+        """Why the latest attempt to connect failed; None if it did not."""
+        return self._last_error
+
+    @property
+    def target_allows(self) -> int | None:
+        """How many server connections all pools may have to its target together; None if that is not known."""
+        limits = (limit for limit in self._sharing.of(self) if isinstance(limit, TargetLimit))
+        return next((limit.most for limit in limits if limit.max_connections), None)
 
     def pause(self) -> None:
         """Give no server connection to anybody, and close each one when it is next free."""

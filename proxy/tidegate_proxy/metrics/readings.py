@@ -1,0 +1,151 @@
+"""All values at one moment: counters since the beginning, gauges as they are now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidegate_proxy.core.statistics import Statistics
+from tidegate_proxy.metrics.counts import PoolCounts
+from tidegate_proxy.metrics.histogram import summed
+from tidegate_proxy.metrics.target_health import connections_allowed, target_health
+from tidegate_proxy.targets.health import TargetRole
+
+if TYPE_CHECKING:
+    from tidegate_proxy.pool.pool import Pool
+    from tidegate_proxy.proxy import Proxy
+
+_STATM = Path("/proc/self/statm")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How often each duration occurred (see `core.statistics`), and the sum of all in seconds."""
+
+    counts: list[int]
+    total: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One value of one metric.
+
+    `labels` are those of its `Metric`, and what else its dimensions need: `target` and `role`.
+    """
+
+    name: str
+    labels: dict[str, str]
+    value: float | Distribution
+
+
+def read(proxy: Proxy) -> list[Reading]:
+    """Every value of every metric, as of now."""
+    return [*_of_clients(proxy), *_of_pools(proxy), *_of_identities(proxy), *_of_process(proxy)]
+
+
+def _of_clients(proxy: Proxy) -> Iterator[Reading]:
+    counts = proxy.counts
+    tls = sum(client.statistics is proxy.pool_of(client).counts.tls for client in proxy.clients)
+    total = len(list(proxy.clients))
+    yield Reading("ClientConnections", {}, total)
+    yield Reading("ClientConnectionsTLS", {}, tls)
+    yield Reading("ClientConnectionsNoTLS", {}, total - tls)
+    yield Reading("ClientConnectionsReceived", {}, counts.received)
+    yield Reading("ClientConnectionsSetupSucceeded", {}, counts.accepted)
+    yield Reading("ClientConnectionsSetupFailedAuth", {}, counts.refused)
+    yield Reading("ClientConnectionsSetupFailedOther", {}, counts.failed)
+    yield Reading("ClientConnectionsClosed", {}, counts.closed)
+
+
+def _of_pools(proxy: Proxy) -> Iterator[Reading]:
+    roles = {f"{health.host}:{health.port}": health.role for health in target_health(proxy)}
+    pools: dict[tuple[str, str], list[Pool]] = {}
+    for pool in proxy.pools:
+        pools.setdefault((pool.database, pool.target), []).append(pool)
+    for (database, target), counts in proxy.counts.by_database_and_target().items():
+        labels = {"database": database, "target": target, "role": roles.get(target, TargetRole.UNKNOWN).value}
+        yield from _counted(counts, labels)
+        yield from _present(pools.get((database, target), []), labels)
+    for target, most in connections_allowed(proxy).items():
+        labels = {"target": target, "role": roles.get(target, TargetRole.UNKNOWN).value}
+        yield Reading("MaxDatabaseConnectionsAllowed", labels, most)
+    for role, percentage in proxy.monitor.availability.percentages().items():
+        yield Reading("AvailabilityPercentage", {"role": role}, percentage)
+
+
+def _counted(counts: PoolCounts, labels: dict[str, str]) -> Iterator[Reading]:
+    clients = counts.clients
+    yield Reading("DatabaseConnectionRequests", labels, counts.servers_requested)
+    yield Reading("DatabaseConnectionRequestsWithTLS", labels, counts.servers_requested_tls)
+    yield Reading("DatabaseConnectionsSetupSucceeded", labels, counts.servers_opened)
+    yield Reading("DatabaseConnectionsSetupFailed", labels, counts.servers_failed)
+    yield Reading("BorrowTimeouts", labels, counts.borrow_timeouts)
+    yield Reading("QueryRequests", labels, clients.requests)
+    yield Reading("QueryRequestsTLS", labels, counts.tls.requests)
+    yield Reading("QueryRequestsNoTLS", labels, counts.plain.requests)
+    yield Reading("Transactions", labels, clients.transactions)
+    yield Reading("QueryErrors", labels, clients.errors)
+    yield Reading("BytesReceived", labels, clients.received)
+    yield Reading("BytesSent", labels, clients.sent)
+    for name, distribution in _distributions(clients).items():
+        yield Reading(name, labels, distribution)
+    for reason, count in counts.pins.items():
+        yield Reading("SessionPins", labels | {"reason": reason}, count)
+
+
+def _distributions(clients: Statistics) -> dict[str, Distribution]:
+    at_once = [clients.assignments - clients.waited]
+    return {
+        "DatabaseConnectionsBorrowLatency": Distribution(summed(clients.waits, at_once), clients.wait_time),
+        "QueryDatabaseResponseLatency": Distribution(summed(clients.alone, clients.served), clients.request_time),
+        "QueryResponseLatency": Distribution(
+            summed(clients.alone, clients.responded), clients.request_time + clients.wait_time
+        ),
+        "TransactionLatency": Distribution(summed(clients.alone, clients.whole), clients.transaction_time),
+    }
+
+
+def _present(pools: list[Pool], labels: dict[str, str]) -> Iterator[Reading]:
+    servers = [server for pool in pools for server in pool.servers]
+    held = [server for server in servers if server.client is not None]
+    yield Reading("DatabaseConnections", labels, len(servers))
+    yield Reading(
+        "DatabaseConnectionsWithTLS",
+        labels,
+        sum(server.transport.get_extra_info("ssl_object") is not None for server in servers),
+    )
+    yield Reading("DatabaseConnectionsCurrentlyBorrowed", labels, len(held))
+    yield Reading("DatabaseConnectionsCurrentlyInTransaction", labels, sum(server.began > 0 for server in held))
+    yield Reading(
+        "DatabaseConnectionsCurrentlySessionPinned",
+        labels,
+        sum(server.client is not None and bool(server.client.session.pins) for server in held),
+    )
+    yield Reading("BorrowQueueLength", labels, sum(len(pool.waiting) for pool in pools))
+
+
+def _of_identities(proxy: Proxy) -> Iterator[Reading]:
+    if proxy.iam is not None:
+        for result, count in proxy.iam.results.items():
+            yield Reading("IAMVerifications", {"result": str(result)}, count)
+
+
+def _of_process(proxy: Proxy) -> Iterator[Reading]:
+    yield Reading("CPUUtilization", {}, proxy.monitor.vitals.cpu_percent)
+    yield Reading("MemoryUsed", {}, resident_memory())
+    yield Reading("EventLoopLag", {}, Distribution(list(proxy.monitor.vitals.lags), proxy.monitor.vitals.lag))
+
+
+def resident_memory() -> int:
+    """Bytes of this process's memory that are in RAM."""
+    return int(_STATM.read_text().split()[1]) * _PAGE
+
+
+def now_in_milliseconds() -> int:
+    """Unix time as CloudWatch wants it."""
+    return round(time.time() * 1000)

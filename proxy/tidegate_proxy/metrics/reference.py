@@ -1,0 +1,84 @@
+"""docs/metrics.md, made from the list of metrics: `python -m tidegate_proxy.metrics.reference`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+from tidegate_proxy.metrics.registry import ENDPOINT, METRICS, PROXY, REASON, RESULT, ROLE, TARGET, Dimensions, Metric
+
+_INTRODUCTION = """\
+# Metrics of the proxy
+
+<!-- Generated: python -m tidegate_proxy.metrics.reference > docs/metrics.md -->
+
+The same facts in two forms. Settings are in [configuration.md](configuration.md), under "Console, metrics and logs".
+
+## CloudWatch
+
+With `cloudwatch_metrics = true` (`TIDEGATE_CLOUDWATCH_METRICS=true`) the proxy writes lines in CloudWatch's Embedded
+Metric Format on standard output, every `cloudwatch_period` seconds and once more when it stops. Logs go to standard
+error. Where standard output goes to CloudWatch Logs, as ECS's `awslogs` driver does it, CloudWatch makes metrics of
+them, in namespace `Tidegate` unless `cloudwatch_namespace` says otherwise.
+
+Names, units and dimensions of the first table are those of RDS Proxy, whose dashboards and alarms therefore need only
+another namespace. As with RDS Proxy, each process is a source of its own: look at the statistic that the table names,
+over all of them. `TargetGroup` is always `default`, `EndpointName` is the setting `endpoint_name`, `Target` is
+`host:port`.
+
+Latencies are in microseconds and single values, so CloudWatch computes real percentiles of them: every value up to
+1,000 in a period, or 1,000 at equal steps through the sorted ones, the least and the greatest among them. Each is
+within 4 % of what was measured.
+
+## Prometheus
+
+With `http_port` set, `/metrics` tells the same with Prometheus's names and labels, times in seconds, latencies as
+histograms; and the usual `process_...` and `python_gc_...` metrics. `proxy/grafana/tidegate.json` is a dashboard for
+Grafana. Rules for alerts to begin with:
+
+```
+# transactions that got no server connection in time
+increase(tidegate_borrow_timeouts_total[5m]) > 0
+# one of a hundred transactions waits for longer than a second
+histogram_quantile(0.99, sum by (le) (rate(tidegate_database_connections_borrow_latency_seconds_bucket[5m]))) > 1
+# server connections cannot be opened
+rate(tidegate_database_connections_setup_failed_total[5m]) > 0.1
+```
+
+The same server answers `/healthz` (200 while the process is alive) and `/readyz`: 200 if a target is available, or a
+login to one succeeds now; 503 if not, and while the proxy drains.
+"""
+
+_SETS: dict[Dimensions, str] = {
+    PROXY: "P",
+    ENDPOINT: "E",
+    TARGET: "T",
+    ROLE: "R",
+    REASON: "reason",
+    RESULT: "result",
+}
+
+
+def _rows(metrics: Iterable[Metric]) -> Iterator[str]:
+    yield "| CloudWatch | unit | statistic | dimensions | Prometheus | labels | meaning |"
+    yield "|---|---|---|---|---|---|---|"
+    for metric in metrics:
+        dimensions = ", ".join(_SETS[dimensions] for dimensions in metric.dimensions)
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield (
+            f"| `{metric.name}` | {metric.unit} | {metric.statistic} | {dimensions} | `{metric.prometheus}` |"
+            f" {labels} | {metric.meaning} |"
+        )
+
+
+def reference() -> str:
+    """The whole page, in Markdown."""
+    lines = [_INTRODUCTION.rstrip(), "", "## RDS Proxy's metrics", "", "Dimension sets:", ""]
+    lines += [f"- {short}: " + ", ".join(f"`{name}`" for name in names) for names, short in _SETS.items()]
+    lines += ["", *_rows(metric for metric in METRICS if metric.of_rds)]
+    lines += ["", "## Tidegate's own", "", *_rows(metric for metric in METRICS if not metric.of_rds)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
