@@ -137,7 +137,9 @@ def test_cloudwatch_gets_every_metric_of_rds_proxy_with_all_of_its_dimensions(
     assert (
         sum(found[("DatabaseConnectionsSetupSucceeded", (*whole, ("TargetGroup", "default"), ("Target", target)))]) == 1
     )
-    assert max(found[("MaxDatabaseConnectionsAllowed", whole)]) == 87  # 90 % of 100, less three for superusers
+    assert (
+        max(found[("MaxDatabaseConnectionsAllowed", whole)]) == 90
+    )  # of 100, by the default of max_connections_percent
 
 
 def test_nothing_is_written_on_standard_output_unless_asked_for(start_proxy: StartProxy) -> None:
