@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -113,6 +115,48 @@ def _load(file: Path | None) -> tuple[Settings, list[str]]:
     warnings: list[str] = []
     settings, warning = fit_to_open_files(load_settings(file, os.environ, warnings), hard_limit_of_open_files())
     warnings += filter(None, [warning])
+@main.command()
+@file_argument
+@click.option("--host", help="Where the proxy is.  [default: listen_host of the configuration]")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Its port.  [default: listen_port of the configuration]")
+@click.option("--user", help="Who logs in.  [default: the first of admin_users and stats_users with a password]")
+@click.option(
+    "--tls",
+    type=click.Choice(["disable", "require", "verify-ca", "verify-full"]),
+    help="TLS to the proxy.  [default: require if the proxy has a certificate, else disable]",
+)
+@click.option(
+    "--interval", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds between two looks."
+)
+@click.option("--once", "only_once", is_flag=True, help="Show it once and end.")
+def top(
+    file: Path | None,
+    host: str | None,
+    port: int | None,
+    user: str | None,
+    tls: Literal["disable", "require", "verify-ca", "verify-full"] | None,
+    interval: float,
+    only_once: bool,
+) -> None:
+    """Show what a running proxy does: pools, who waits, who is pinned, latencies. Ctrl-C ends it.
+
+    Reads the proxy's admin console. Address, user and password are taken from the configuration of the proxy, where
+    FILE or the environment gives it; the options win, and the password may be in PGPASSWORD.
+    """
+    _need_core()
+    from tidegate_proxy import top_command
+
+    try:
+        configured = (
+            load_settings(file, os.environ) if file is not None or top_command.is_configured(os.environ) else None
+        )
+        sys.exit(top_command.run(configured, host, port, user, tls, None if only_once else interval, os.environ))
+    except ConfigurationError as error:
+        raise _ConfigurationFailure(str(error)) from None
+
+
+def _load(file: Path | None) -> tuple[Settings, str | None]:
+    settings, warning = fit_to_open_files(load_settings(file, os.environ), hard_limit_of_open_files())
     for name, database in settings.databases.items():
         try:
             server_side_context(database)

@@ -1,12 +1,16 @@
-"""What happened in the latest full period: the console's averages."""
+"""What happened in the latest full period: the console's averages and percentiles."""
 
 from __future__ import annotations
 
 import time
 
 from tidegate_proxy.metrics.counts import Counts
+from tidegate_proxy.metrics.histogram import grown, summed
+from tidegate_proxy.metrics.readings import distributions
 
 Sums = dict[str, dict[str, float]]
+Histograms = dict[tuple[str, str], list[int]]
+"""Durations in buckets, see `core.statistics`, by database and by metric."""
 
 
 class Averages:
@@ -19,8 +23,8 @@ class Averages:
     def __init__(self, counts: Counts, period: float) -> None:
         self.period = period
         self._counts = counts
-        self._older: tuple[float, Sums] = (time.monotonic(), {})
-        self._newer: tuple[float, Sums] | None = None
+        self._older: tuple[float, Sums, Histograms] = (time.monotonic(), {}, {})
+        self._newer: tuple[float, Sums, Histograms] | None = None
 
     def tick(self) -> None:
         """End a period if it is time to; called every second or so."""
@@ -28,13 +32,27 @@ class Averages:
         begin = self._older if self._newer is None else self._newer
         if now - begin[0] >= self.period:
             self._older = begin
-            self._newer = (now, self._counts.sums())
+            self._newer = (now, self._counts.sums(), self._histograms())
 
     def differences(self) -> tuple[float, Sums]:
         """The period's length in seconds, and by how much each counter of each database grew in it."""
-        began, before = self._older
-        ended, after = self._newer or (time.monotonic(), self._counts.sums())
+        began, before, _ = self._older
+        ended, after, _ = self._newer or (time.monotonic(), self._counts.sums(), {})
         return max(ended - began, 1e-3), {
             database: {name: value - before.get(database, {}).get(name, 0) for name, value in sums.items()}
             for database, sums in after.items()
         }
+
+    def latencies(self) -> Histograms:
+        """The period's durations."""
+        _, _, before = self._older
+        after = self._newer[2] if self._newer is not None else self._histograms()
+        return {key: grown(counts, before.get(key, [])) for key, counts in after.items()}
+
+    def _histograms(self) -> Histograms:
+        found: Histograms = {}
+        for (database, _), counts in self._counts.by_database_and_target().items():
+            for name, distribution in distributions(counts.clients).items():
+                key = (database, name)
+                found[key] = summed(found.get(key, []), distribution.counts)
+        return found

@@ -1,4 +1,4 @@
-"""What PgBouncer has no word for: SHOW PINS, BORROWS and PREPARED_STATEMENTS."""
+"""What PgBouncer has no word for: SHOW PINS, BORROWS, LATENCIES, TARGETS and PREPARED_STATEMENTS."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.console.sockets import pointer
-from tidegate_proxy.console.table import Row, Table, int4, int8, text
+from tidegate_proxy.console.table import Row, Table, int4, int8, text, timestamp
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.fingerprint import normalized
+from tidegate_proxy.metrics.histogram import percentile
+from tidegate_proxy.metrics.target_health import connections_allowed, target_health
 
 if TYPE_CHECKING:
     from tidegate_proxy.core.server import ServerConnection
@@ -62,6 +64,52 @@ def borrows(proxy: Proxy) -> Table:
                     client.pid if client is not None else None,
                 )
             )
+    return Table(columns, rows)
+
+
+_KINDS = {
+    "wait": "DatabaseConnectionsBorrowLatency",
+    "query": "QueryDatabaseResponseLatency",
+    "transaction": "TransactionLatency",
+}
+
+
+def latencies(proxy: Proxy) -> Table:
+    """Percentiles over the latest full stats_period, in microseconds: wait for a server, query, transaction."""
+    found = proxy.averages.latencies()
+    rows: list[Row] = []
+    for database in sorted({database for database, _ in found}):
+        for kind, name in _KINDS.items():
+            counts = found.get((database, name), [])
+            parts = (percentile(counts, part) for part in (0.5, 0.9, 0.99, 1.0))
+            rows.append((database, kind, sum(counts), *(None if part is None else round(part) for part in parts)))
+    return Table(text("database", "kind") + int8("count", "p50", "p90", "p99", "max"), rows)
+
+
+def targets(proxy: Proxy) -> Table:
+    """Every target: where it is, its role and state in RDS Proxy's words, its server connections."""
+    columns = (
+        text("host") + int4("port") + text("role", "state", "reason", "description", "databases", "since")
+        + int4("connections", "max_connections")
+    )  # fmt: skip
+    allowed = connections_allowed(proxy)
+    rows: list[Row] = []
+    for health in target_health(proxy):
+        target = f"{health.host}:{health.port}"
+        rows.append(
+            (
+                health.host,
+                health.port,
+                health.role.value,
+                health.state.value,
+                health.reason.value if health.reason is not None else None,
+                health.description,
+                ",".join(health.databases),
+                timestamp(health.since) if health.since else None,
+                sum(len(pool.servers) for pool in proxy.pools if pool.target == target),
+                allowed.get(target),
+            )
+        )
     return Table(columns, rows)
 
 

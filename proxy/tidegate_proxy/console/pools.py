@@ -20,17 +20,22 @@ CONSOLE = "pgbouncer"
 """Name of the console's database, and of the user that PgBouncer shows for it."""
 
 
+_POOLS = (
+    text("database", "user")
+    + int4("cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req")
+    + int4("sv_active", "sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login")
+    + int4("maxwait", "maxwait_us")
+    + text("pool_mode", "load_balance_hosts")
+    # Not PgBouncer's.
+    + int4("cl_pinned", "pool_size")
+)
+
+POOLS_COLUMNS = tuple(name for name, _ in _POOLS)
+"""Names of the columns of SHOW POOLS."""
+
+
 def pools(proxy: Proxy) -> Table:
     """Every pool, one per database and user: its clients, its server connections, its longest wait."""
-    columns = (
-        text("database", "user")
-        + int4("cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req")
-        + int4("sv_active", "sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login")
-        + int4("maxwait", "maxwait_us")
-        + text("pool_mode", "load_balance_hosts")
-        # Not PgBouncer's.
-        + int4("cl_pinned", "pool_size")
-    )
     now = time.monotonic()
     pinned: dict[Pool, int] = {}
     clients: dict[Pool, int] = {}
@@ -70,7 +75,7 @@ def pools(proxy: Proxy) -> Table:
         )
     if proxy.consoles:
         rows.append((CONSOLE, CONSOLE, len(proxy.consoles), *([0] * 12), "statement", None, 0, 0))
-    return Table(columns, rows)
+    return Table(_POOLS, rows)
 
 
 def databases(proxy: Proxy) -> Table:

@@ -51,6 +51,8 @@ SHOWS: dict[str, Callable[[Proxy], Table]] = {
     "SERVERS": sockets.servers,
     "BORROWS": own.borrows,
     "PINS": own.pins,
+    "LATENCIES": own.latencies,
+    "TARGETS": own.targets,
     "PREPARED_STATEMENTS": own.prepared_statements,
     "CONFIG": config.config,
     "LISTS": pools.lists,

@@ -92,13 +92,14 @@ def _counted(counts: PoolCounts, labels: dict[str, str]) -> Iterator[Reading]:
     yield Reading("QueryErrors", labels, clients.errors)
     yield Reading("BytesReceived", labels, clients.received)
     yield Reading("BytesSent", labels, clients.sent)
-    for name, distribution in _distributions(clients).items():
+    for name, distribution in distributions(clients).items():
         yield Reading(name, labels, distribution)
     for reason, count in counts.pins.items():
         yield Reading("SessionPins", labels | {"reason": reason}, count)
 
 
-def _distributions(clients: Statistics) -> dict[str, Distribution]:
+def distributions(clients: Statistics) -> dict[str, Distribution]:
+    """The distributions among the metrics, by their names."""
     at_once = [clients.assignments - clients.waited]
     return {
         "DatabaseConnectionsBorrowLatency": Distribution(summed(clients.waits, at_once), clients.wait_time),

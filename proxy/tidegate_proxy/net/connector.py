@@ -66,7 +66,7 @@ class Connector:
     @property
     def uses_tls(self) -> bool:
         """Whether connections are encrypted."""
-        return self._tls is not None
+        return self._database.tls != "disable"
 
     def using(self, credentials: CredentialProvider) -> Connector:
         """The same with other credentials."""
