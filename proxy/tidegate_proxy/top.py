@@ -13,11 +13,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tidegate_proxy.console.pools import CONSOLE, POOLS_COLUMNS
+from tidegate_proxy.console.pools import POOLS_COLUMNS
 from tidegate_proxy.core.borrowing import Borrowing
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.credentials.provider import FixedCredential
 from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.metrics.counts import CONSOLE
 from tidegate_proxy.net.connector import Connector
 from tidegate_proxy.protocol import decode
 from tidegate_proxy.settings import DatabaseSettings
@@ -157,7 +158,7 @@ def _databases(now: Snapshot, before: Snapshot | None) -> Table:
         "Databases: per second since the last look; latencies over the latest stats_period",
         *("database", "", "transactions/s", "requests/s", "p50", "p90", "p99", "longest"),
     )
-    for database in sorted(now.transactions):
+    for database in sorted(now.transactions.keys() - {CONSOLE}):
         rates = ("", "")
         if before is not None:
             elapsed = now.moment - before.moment

@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import ValidationError
 from rich.console import Console as Terminal
 
-from tidegate_proxy.console.pools import CONSOLE
 from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.metrics.counts import CONSOLE
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
 from tidegate_proxy.settings.environment import PREFIX
 from tidegate_proxy.top import ConsoleClient, once, watch

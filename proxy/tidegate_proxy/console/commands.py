@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.console.parse import HINT, Command
-from tidegate_proxy.console.pools import CONSOLE
 from tidegate_proxy.errors import ClientProtocolError, ProxyError
+from tidegate_proxy.metrics.counts import CONSOLE
 from tidegate_proxy.settings.errors import nearest
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, cast
 from tidegate_proxy import __version__
 from tidegate_proxy.console import commands
 from tidegate_proxy.console.parse import HINT, Command, parse
-from tidegate_proxy.console.pools import CONSOLE
 from tidegate_proxy.console.show import SHOWS
 from tidegate_proxy.console.table import Table
 from tidegate_proxy.errors import ClientProtocolError, ProxyError, ShutdownError
+from tidegate_proxy.metrics.counts import CONSOLE
 from tidegate_proxy.protocol import encode, wire
 from tidegate_proxy.settings.errors import nearest
 
@@ -93,6 +93,7 @@ class Console(asyncio.Protocol):
             self.transport.close()
         elif kind == wire.QUERY:
             self.asked = time.monotonic()
+            self._proxy.counts.console += 1
             self._queries.append(body.rstrip(b"\0").decode(errors="replace"))
             if len(self._queries) > MAX_QUERIES:
                 self._end(ClientProtocolError("too many commands at once", sqlstate="54000"))

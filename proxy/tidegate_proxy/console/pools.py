@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 from tidegate_proxy import __version__
 from tidegate_proxy.console.table import Row, Table, int4, int8, text
 from tidegate_proxy.core.client import ClientConnection
+from tidegate_proxy.metrics.counts import CONSOLE
 from tidegate_proxy.settings.effective import shared_limits
 
 if TYPE_CHECKING:
     from tidegate_proxy.pool.pool import Pool
     from tidegate_proxy.proxy import Proxy
     from tidegate_proxy.settings import DatabaseSettings
-
-CONSOLE = "pgbouncer"
-"""Name of the console's database, and of the user that PgBouncer shows for it."""
 
 
 _POOLS = (

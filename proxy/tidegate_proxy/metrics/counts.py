@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from tidegate_proxy.core.statistics import Statistics
 from tidegate_proxy.metrics.histogram import summed
 
+CONSOLE = "pgbouncer"
+"""Name of the console's database, and of the user that PgBouncer shows for it."""
+
 SUMS = (
     "assignments",
     "waited",
@@ -93,7 +96,7 @@ class Counts:
     """Everything that is counted.
 
     Of clients: `received` connections, `accepted` logins, `refused` ones for authentication or TLS, `failed` ones for
-    any other reason, and `closed` after a login.
+    any other reason, and `closed` after a login. `console`: queries of the admin console.
     """
 
     def __init__(self) -> None:
@@ -102,6 +105,7 @@ class Counts:
         self.refused = 0
         self.failed = 0
         self.closed = 0
+        self.console = 0
         self._pools: dict[tuple[str, str], tuple[str, PoolCounts]] = {}
         self._past: dict[tuple[str, str], PoolCounts] = {}
 
@@ -120,8 +124,12 @@ class Counts:
             self._past.setdefault((database, target), PoolCounts()).add(counts)
 
     def sums(self) -> dict[str, dict[str, float]]:
-        """The numbers among the counters of every database's clients, those of former pools included."""
-        databases: dict[str, dict[str, float]] = {}
+        """The numbers among the counters of every database's clients, those of former pools included.
+
+        As with PgBouncer, the console is a database, too: so there is one in any case.
+        """
+        of_console: dict[str, float] = dict.fromkeys(SUMS, 0)
+        databases = {CONSOLE: of_console | {"transactions": self.console, "requests": self.console}}
         for (database, _), counts in self._all():
             sums = databases.setdefault(database, dict.fromkeys(SUMS, 0))
             for name in SUMS:
