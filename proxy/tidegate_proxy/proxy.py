@@ -40,7 +40,7 @@ from tidegate_proxy.pool.sharing import Sharing
 from tidegate_proxy.reload import apply_settings
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
 from tidegate_proxy.settings.effective import PoolLimits, pool_limits, shared_limits
-from tidegate_proxy.settings.live import check_live
+from tidegate_proxy.settings.live import changed_settings, check_live
 from tidegate_proxy.targets.cluster import Cluster
 from tidegate_proxy.targets.registry import Targets, access, endpoints
 from tidegate_proxy.tls import ServerContexts, ServerTLS
@@ -81,7 +81,7 @@ class Proxy:
         self.logins = ClientLogins(settings, ClientVerifiers(settings, self.credentials.secrets, self._auth_query))
         self.iam = _iam(settings)
         self.counts = Counts()
-        self.averages = Averages(self.counts, settings.stats_period)
+        self.averages = Averages(self.counts)
         self.control = Control(self)
         self.monitor = Monitor(self)
         self._server_contexts = ServerContexts()
@@ -176,17 +176,29 @@ class Proxy:
             self.certificates.reload()
             if self._read_again is None:
                 return "there is no configuration file to read again"
-            new = await asyncio.to_thread(self._read_again)
-            old = self.settings
-            changed = check_live(old, new)
-            if changed:
-                self.credentials.follow(new)
-                # A thousand passwords take seconds to be hashed.
-                verifiers = await asyncio.to_thread(ClientVerifiers, new, self.credentials.secrets, self._auth_query)
-                self.settings = new
-                self.logins.follow(new, verifiers)
-                apply_settings(self, old, new)
+            changed = await self._take_over(await asyncio.to_thread(self._read_again))
             return f"reloaded: {', '.join(changed)} changed" if changed else "reloaded: nothing has changed"
+
+    async def change(self, name: str, text: str) -> None:
+        """Change one setting until the configuration is read again. Parameters: `text`, as in an environment variable.
+
+        Raises: ConfigurationError, then nothing has changed.
+        """
+        async with self._reloading:
+            await self._take_over(changed_settings(self.settings, name, text))
+
+    async def _take_over(self, new: Settings) -> list[str]:
+        """Returns: the names of what has changed. Raises: ConfigurationError."""
+        old = self.settings
+        changed = check_live(old, new)
+        if changed:
+            self.credentials.follow(new)
+            # A thousand passwords take seconds to be hashed.
+            verifiers = await asyncio.to_thread(ClientVerifiers, new, self.credentials.secrets, self._auth_query)
+            self.settings = new
+            self.logins.follow(new, verifiers)
+            apply_settings(self, old, new)
+        return changed
 
     def _reload_on_signal(self) -> None:
         async def reload() -> None:
@@ -353,7 +365,7 @@ class Proxy:
             self.sharing.close_idle(now, (self.settings.server_idle_timeout or _IDLE) / 2)
             self._idle_clients.sweep(now, self.settings.client_lifetime)
             self._forget_the_deaf(now)
-            self.averages.tick()
+            self.averages.tick(self.settings.stats_period)
             self.monitor.tick()
 
     def _forget_the_deaf(self, now: float) -> None:

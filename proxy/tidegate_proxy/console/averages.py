@@ -16,21 +16,20 @@ Histograms = dict[tuple[str, str], list[int]]
 class Averages:
     """Remembers the counters at the ends of the two latest periods.
 
-    Parameters: `counts`, what is counted; `period` in seconds. Until the first period has ended, what has happened
-    since the beginning stands for it.
+    Parameters: `counts`, what is counted. Until the first period has ended, what has happened since the beginning
+    stands for it.
     """
 
-    def __init__(self, counts: Counts, period: float) -> None:
-        self.period = period
+    def __init__(self, counts: Counts) -> None:
         self._counts = counts
         self._older: tuple[float, Sums, Histograms] = (time.monotonic(), {}, {})
         self._newer: tuple[float, Sums, Histograms] | None = None
 
-    def tick(self) -> None:
-        """End a period if it is time to; called every second or so."""
+    def tick(self, period: float) -> None:
+        """End a period of so many seconds if it is time to; called every second or so."""
         now = time.monotonic()
         begin = self._older if self._newer is None else self._newer
-        if now - begin[0] >= self.period:
+        if now - begin[0] >= period:
             self._older = begin
             self._newer = (now, self._counts.sums(), self._histograms())
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tidegate_proxy.console.parse import HINT, Command
 from tidegate_proxy.errors import ClientProtocolError, ProxyError
 from tidegate_proxy.metrics.counts import CONSOLE
-from tidegate_proxy.settings.errors import nearest
+from tidegate_proxy.settings.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
@@ -99,6 +99,28 @@ async def kill_client(proxy: Proxy, command: Command) -> None:
     client.end()
 
 
+async def reload(proxy: Proxy, command: Command) -> None:
+    """RELOAD."""
+    if command.arguments:
+        raise _syntax_error(command, "RELOAD")
+    try:
+        logger.info("%s", await proxy.reload())
+    except ConfigurationError as error:
+        raise ProxyError(
+            f"RELOAD failed: {error}", sqlstate="F0000", hint="The configuration from before stays in use."
+        ) from None
+
+
+async def set_(proxy: Proxy, command: Command) -> None:
+    """SET key = value."""
+    if not command.assigns or len(command.arguments) != 2:
+        raise _syntax_error(command, "SET key = value, with quotes around a value that is no single word")
+    try:
+        await proxy.change(command.arguments[0].lower(), command.arguments[1])
+    except ConfigurationError as error:
+        raise ProxyError(f"SET failed: {error}", sqlstate="22023", hint="SHOW CONFIG lists all settings.") from None
+
+
 async def suspend(proxy: Proxy, command: Command) -> None:
     """SUSPEND, which only makes sense for a restart in place."""
     raise ProxyError(
@@ -128,6 +150,8 @@ COMMANDS: dict[str, Callable[[Proxy, Command], Awaitable[None]]] = {
     "ENABLE": enable,
     "KILL": kill,
     "KILL_CLIENT": kill_client,
+    "RELOAD": reload,
+    "SET": set_,
     "SUSPEND": suspend,
     "SHUTDOWN": shutdown,
 }

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from tidegate_proxy.console.table import Row, Table, text
 from tidegate_proxy.settings.errors import TABLES
+from tidegate_proxy.settings.live import LIVE
 
 if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
@@ -39,5 +40,5 @@ def config(proxy: Proxy) -> Table:
     for name, field in sorted(type(proxy.settings).model_fields.items()):
         if name not in TABLES:
             value = shown(getattr(proxy.settings, name))
-            rows.append((name, value, shown(field.default), "no"))
+            rows.append((name, value, shown(field.default), "yes" if name in LIVE else "no"))
     return Table(text("key", "value", "default", "changeable"), rows)

@@ -45,12 +45,15 @@ _NUMBERS = (
 class PoolCounts:
     """Counters of one pool, or of several together.
 
+    Parameters: `target`, the server that the pool began with: what is counted stays with it.
+
     `plain` and `tls`: of its clients, by how they are connected. The others are counted by the pool: server connections
     asked for (and those of them by TLS), opened, failed to open and closed; the age of the closed ones in seconds;
     borrows that timed out; transactions that were ended at their client's deadline; failovers; pins by reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, target: str = "") -> None:
+        self.target = target
         self.plain = Statistics()
         self.tls = Statistics()
         self.servers_requested = 0
@@ -106,22 +109,21 @@ class Counts:
         self.failed = 0
         self.closed = 0
         self.console = 0
-        self._pools: dict[tuple[str, str], tuple[str, PoolCounts]] = {}
+        self._pools: dict[tuple[str, str], PoolCounts] = {}
         self._past: dict[tuple[str, str], PoolCounts] = {}
 
     def of_pool(self, database: str, user: str, target: str) -> PoolCounts:
         """The counters of a new pool on this target."""
         self.retire(database, user)
-        counts = PoolCounts()
-        self._pools[database, user] = (target, counts)
+        counts = self._pools[database, user] = PoolCounts(target)
         return counts
 
     def retire(self, database: str, user: str) -> None:
         """The pool is gone; what it has counted stays with its database."""
-        target, counts = self._pools.pop((database, user), ("", None))
-        # A name under which no server connection was ever opened is kept from nobody: clients may invent any number.
-        if counts is not None and (counts.servers_opened or (database, target) in self._past):
-            self._past.setdefault((database, target), PoolCounts()).add(counts)
+        counts = self._pools.pop((database, user), None)
+        # Under a name for which no server connection was ever opened nothing is kept: clients may invent any number.
+        if counts is not None and (counts.servers_opened or (database, counts.target) in self._past):
+            self._past.setdefault((database, counts.target), PoolCounts()).add(counts)
 
     def sums(self) -> dict[str, dict[str, float]]:
         """The numbers among the counters of every database's clients, those of former pools included.
@@ -145,5 +147,5 @@ class Counts:
 
     def _all(self) -> Iterable[tuple[tuple[str, str], PoolCounts]]:
         yield from self._past.items()
-        for (database, _), (target, counts) in self._pools.items():
-            yield (database, target), counts
+        for (database, _), counts in self._pools.items():
+            yield (database, counts.target), counts

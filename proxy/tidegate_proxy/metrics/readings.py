@@ -66,7 +66,7 @@ def _of_pools(proxy: Proxy) -> Iterator[Reading]:
     roles = {f"{health.host}:{health.port}": health.role for health in target_health(proxy)}
     pools: dict[tuple[str, str], list[Pool]] = {}
     for pool in proxy.pools:
-        pools.setdefault((pool.database, pool.target), []).append(pool)
+        pools.setdefault((pool.database, pool.counts.target), []).append(pool)
     for (database, target), counts in proxy.counts.by_database_and_target().items():
         labels = {"database": database, "target": target, "role": roles.get(target, TargetRole.UNKNOWN).value}
         yield from _counted(counts, labels)

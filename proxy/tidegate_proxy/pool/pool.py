@@ -511,7 +511,7 @@ class Pool(SharingPool):
     @property
     def target(self) -> str:
         """The server that it connects to."""
-        return self._connector.target
+        return self.connector.target
 
     @property
     def last_error(self) -> ProxyError | None:

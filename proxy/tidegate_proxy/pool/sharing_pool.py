@@ -55,11 +55,6 @@ class SharingPool(Borrowing):
         return self._servers
 
     @property
-    def opening(self) -> int:
-        """How many are being opened."""
-        return self._opening
-
-    @property
     def waiting(self) -> Mapping[Waiter, tuple[float, float]]:
         """Who waits, first come first: since when, and until when at most, in seconds of the event loop."""
         return {waiter: (since, timer.when()) for waiter, (timer, since) in self._waiting.items()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tidegate_proxy.settings.errors import ConfigurationError
+from pydantic import ValidationError
+
+from tidegate_proxy.settings.environment import read_environment, variable_of
+from tidegate_proxy.settings.errors import TABLES, ConfigurationError, nearest
 from tidegate_proxy.settings.models import Settings
 from tidegate_proxy.settings.sizes import Sizes, Timeouts
 
@@ -10,6 +13,7 @@ LIVE = (
     frozenset(Sizes.model_fields)
     | frozenset(Timeouts.model_fields)
     | {"databases", "users", "pool_mode", "client_auth", "check_targets", "admin_users", "stats_users", "log_level"}
+    | {"stats_period", "cloudwatch_period", "log_connections", "log_slow_queries"}
 )
 """What changes live, with everything in the tables of databases and users. All else needs a restart."""
 
@@ -27,3 +31,21 @@ def check_live(old: Settings, new: Settings) -> list[str]:
             "nothing was changed"
         )
     return changed
+
+
+def changed_settings(old: Settings, name: str, text: str) -> Settings:
+    """The settings with another value of one of them. Parameters: `text`, as in an environment variable.
+
+    Raises: ConfigurationError for one that is not known, cannot change while the proxy runs, or has no such value.
+    """
+    known = [key for key in Settings.model_fields if key not in TABLES]
+    if name not in known:
+        raise ConfigurationError(f"{name}: unknown setting; {nearest(name, known)}")
+    if name not in LIVE:
+        raise ConfigurationError(f"{name} cannot change while the proxy runs: set it in the configuration and restart")
+    ((_, value),) = read_environment({variable_of((name,)): text}).values()
+    given = {key: getattr(old, key) for key in old.model_fields_set}
+    try:
+        return Settings.model_validate(given | {name: value})
+    except ValidationError as error:
+        raise ConfigurationError(f"{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None

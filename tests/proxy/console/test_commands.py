@@ -184,3 +184,49 @@ def test_users_for_statistics_may_only_show(start_proxy: StartProxy, database: D
 
 def test_what_drivers_set_of_their_own_accord_is_no_error(watched: ProxyProcess) -> None:
     command(watched, "SET client_encoding TO 'UTF8'; SET DateStyle = ISO; set extra_float_digits = 3")
+
+
+def test_set_changes_a_setting_at_once_until_the_configuration_is_read_again(watched: ProxyProcess) -> None:
+    name = watched.database.name
+    assert only(show(watched, "CONFIG"), key="default_pool_size")["changeable"] == "yes"
+    command(watched, "SET default_pool_size = 1")
+    assert only(show(watched, "CONFIG"), key="default_pool_size")["value"] == "1"
+    with watched.connect() as one, watched.connect():
+        one.execute("SELECT 1")
+        assert only(show(watched, "POOLS"), database=name)["pool_size"] == 1
+        command(watched, "RELOAD")
+        assert only(show(watched, "POOLS"), database=name)["pool_size"] == 2
+        assert one.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SET listen_port = 1", "cannot change while the proxy runs"),
+        ("SET default_pool_sise = 1", "did you mean default_pool_size"),
+        ("SET default_pool_size = many", "default_pool_size"),
+        ("SET default_pool_size = 0", "default_pool_size"),
+        ("SET admin_users = nobody", "nobody"),
+        ("SET default_pool_size", "SET key = value"),
+    ],
+)
+def test_a_set_that_fails_changes_nothing(watched: ProxyProcess, text: str, message: str) -> None:
+    before = show(watched, "CONFIG")
+    with pytest.raises(psycopg.Error) as raised:
+        command(watched, text)
+    assert message in f"{raised.value.diag.message_primary} {raised.value.diag.message_hint}"
+    assert raised.value.diag.message_hint
+    assert show(watched, "CONFIG") == before
+
+
+def test_a_reload_that_fails_says_why_and_the_old_configuration_stays(watched: ProxyProcess) -> None:
+    before = show(watched, "CONFIG")
+    text = watched.config.read_text()
+    watched.config.write_text(text.replace("default_pool_size = 2", "default_pool_size = = 3"))
+    with pytest.raises(psycopg.Error, match="RELOAD failed") as raised:
+        command(watched, "RELOAD")
+    assert "stays in use" in str(raised.value.diag.message_hint)
+    assert show(watched, "CONFIG") == before
+    watched.config.write_text(text.replace("default_pool_size = 2", "default_pool_size = 3"))
+    command(watched, "RELOAD")
+    assert only(show(watched, "CONFIG"), key="default_pool_size")["value"] == "3"
