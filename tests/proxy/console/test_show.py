@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from decimal import Decimal
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -285,3 +287,9 @@ def test_lists_and_the_console_itself(watched: ProxyProcess) -> None:
         assert (counts["databases"], counts["users"], counts["used_clients"]) == (2, 1, 2)
         assert only(show(watched, "CLIENTS"), application_name="a monitor")["database"] == "pgbouncer"
         assert only(show(watched, "POOLS"), database="pgbouncer")["cl_active"] == 2
+
+
+def test_the_page_tells_all_words_and_commands(watched: ProxyProcess) -> None:
+    page = (Path(__file__).parents[3] / "docs/console.md").read_text()
+    for row in show(watched, "HELP"):
+        assert re.search(rf"`{row['command'].removeprefix('SHOW ').partition(' ')[0]}\b", page), row["command"]
