@@ -111,10 +111,6 @@ main.add_command(import_pgbouncer)
 main.add_command(size)
 
 
-def _load(file: Path | None) -> tuple[Settings, list[str]]:
-    warnings: list[str] = []
-    settings, warning = fit_to_open_files(load_settings(file, os.environ, warnings), hard_limit_of_open_files())
-    warnings += filter(None, [warning])
 @main.command()
 @file_argument
 @click.option("--host", help="Where the proxy is.  [default: listen_host of the configuration]")
@@ -155,8 +151,10 @@ def top(
         raise _ConfigurationFailure(str(error)) from None
 
 
-def _load(file: Path | None) -> tuple[Settings, str | None]:
-    settings, warning = fit_to_open_files(load_settings(file, os.environ), hard_limit_of_open_files())
+def _load(file: Path | None) -> tuple[Settings, list[str]]:
+    warnings: list[str] = []
+    settings, warning = fit_to_open_files(load_settings(file, os.environ, warnings), hard_limit_of_open_files())
+    warnings += filter(None, [warning])
     for name, database in settings.databases.items():
         try:
             server_side_context(database)

@@ -12,7 +12,7 @@ import ssl
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tidegate_proxy import __version__
+from tidegate_proxy import __version__, events
 from tidegate_proxy.certificates.clients import check_client_certificate
 from tidegate_proxy.console import console
 from tidegate_proxy.core.client import ClientConnection
@@ -56,6 +56,7 @@ async def login(proxy: Proxy, connection: socket.socket, refusal: LimitError | N
             logging.WARNING if isinstance(error, AuthenticationError) else logging.INFO,
             "login failed: %s",
             error,
+            extra=_about(stream, "login_failed", sqlstate=error.sqlstate),
         )
         if error.sqlstate.startswith("28"):
             proxy.counts.refused += 1
@@ -64,7 +65,10 @@ async def login(proxy: Proxy, connection: socket.socket, refusal: LimitError | N
         _refuse(stream, error)
     except TimeoutError:
         proxy.counts.failed += 1
-        logger.info("login failed: not logged in within client_login_timeout")
+        logger.info(
+            "login failed: not logged in within client_login_timeout",
+            extra=_about(stream, "login_failed", sqlstate="57014"),
+        )
         _refuse(stream, ProxyError("canceling authentication due to timeout", sqlstate="57014"))
     except (ConnectionError, ssl.SSLError, OSError) as error:
         if isinstance(error, ssl.SSLError):
@@ -82,6 +86,10 @@ async def login(proxy: Proxy, connection: socket.socket, refusal: LimitError | N
         _refuse(stream, ProxyError())
 
 
+def _about(stream: Stream | None, event: str, **more: object) -> dict[str, object]:
+    return events.of_login(event, stream.startup if stream else None, stream.transport if stream else None, **more)
+
+
 def _refuse(stream: Stream | None, error: ProxyError) -> None:
     if stream is not None and stream.transport is not None and not stream.lost:
         stream.write(encode.error_response(error, fatal=True))
@@ -97,6 +105,7 @@ async def _login(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, refusa
         return
     if refusal is not None:
         raise refusal
+    stream.startup = packet
     await _start_session(proxy, stream, deadline, packet)
 
 
@@ -167,6 +176,8 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     proxy.add_client(client)
     stream.write(greeting(parameters, pid, key))
     stream.hand_over(client)
+    if settings.log_connections:
+        logger.info("%s: client %d has logged in", pool.name, pid, extra=events.of_client("connected", pool, client))
 
 
 def _is_owner(stream: Stream, packet: StartupMessage) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tidegate_proxy import __version__
+from tidegate_proxy import __version__, events
 from tidegate_proxy.certificates.keeper import CertificateKeeper
 from tidegate_proxy.console.averages import Averages
 from tidegate_proxy.console.console import Console
@@ -81,6 +81,7 @@ class Proxy:
         self.logins = ClientLogins(settings, ClientVerifiers(settings, self.credentials.secrets, self._auth_query))
         self.iam = _iam(settings)
         self.counts = Counts()
+        self.counts.call_slow(settings.log_slow_queries)
         self.averages = Averages(self.counts)
         self.control = Control(self)
         self.monitor = Monitor(self)
@@ -606,6 +607,16 @@ class Proxy:
     def _client_lost(self, client: ClientConnection) -> None:
         if self._clients.pop(client.pid, None) is not None:
             self.counts.closed += 1
+            if self.settings.log_connections:
+                pool = self.pool_of(client)
+                age = events.seconds_since(client.connected)
+                logger.info(
+                    "%s: client %d has gone after %g s",
+                    pool.name,
+                    client.pid,
+                    age,
+                    extra=events.of_client("disconnected", pool, client, seconds=age),
+                )
             self.pool_of(client).clients -= 1
             if (source := self._source_of.pop(client.pid, None)) is not None:
                 self._gone_from(source)

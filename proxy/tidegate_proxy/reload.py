@@ -27,6 +27,7 @@ def apply_settings(proxy: Proxy, old: Settings, new: Settings) -> None:
     logging.getLogger().setLevel(new.log_level.upper())
     if proxy.iam is not None:
         proxy.iam.alone = new.tokens_only
+    proxy.counts.call_slow(new.log_slow_queries)
     proxy.sharing.set_percent(new.max_connections_percent, new.max_idle_connections_percent)
     if old.databases != new.databases:
         proxy.forget_auth_users()

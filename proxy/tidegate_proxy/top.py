@@ -20,8 +20,10 @@ from tidegate_proxy.credentials.provider import FixedCredential
 from tidegate_proxy.errors import ProxyError
 from tidegate_proxy.metrics.counts import CONSOLE
 from tidegate_proxy.net.connector import Connector
+from tidegate_proxy.net.resolve import Resolver
 from tidegate_proxy.protocol import decode
 from tidegate_proxy.settings import DatabaseSettings
+from tidegate_proxy.targets.endpoint import Endpoint, Place
 from tidegate_proxy.tls import ServerContexts
 
 TIMEOUT = 10.0
@@ -34,6 +36,9 @@ class _Owner(Borrowing):
     def server_released(self, server: ServerConnection) -> None:
         """Nothing to do."""
 
+    def read_only_seen(self, server: ServerConnection) -> None:
+        """Nothing to do."""
+
     def server_lost(self, server: ServerConnection) -> None:
         """Whoever waits for an answer is told by the connection."""
 
@@ -42,19 +47,23 @@ class ConsoleClient:
     """A connection to a proxy's console. Parameters: where it is, and who logs in."""
 
     def __init__(self, address: DatabaseSettings, user: str, password: str | None) -> None:
-        contexts = ServerContexts()
-        self._connector = Connector(
-            address,
-            tls=lambda: contexts.of(address),
-            credentials=FixedCredential(user, password),
-            timeout=TIMEOUT,
-        )
+        self._address = address
+        self._login = FixedCredential(user, password)
+        self._contexts = ServerContexts()
         self._server: ServerConnection | None = None
 
     async def show(self, word: str) -> list[list[str | None]]:
         """Rows of one SHOW; connects if need be. Raises: ProxyError."""
         if self._server is None or self._server.closing:
-            self._server, _ = await self._connector.connect(_Owner())
+            connector = Connector(
+                self._address,
+                tls=lambda: self._contexts.of(self._address),
+                credentials=self._login,
+                resolver=Resolver(),
+                timeout=TIMEOUT,
+                user_timeout=TIMEOUT,
+            )
+            self._server, _ = await connector.connect(_Owner(), Place(Endpoint(self._address.host, self._address.port)))
         try:
             async with asyncio.timeout(TIMEOUT):
                 result = await self._server.run(f"SHOW {word}")

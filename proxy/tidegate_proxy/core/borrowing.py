@@ -52,6 +52,9 @@ class Borrowing:
         self.idle.append(server)
         return True
 
+    def slow_request(self, client: ClientConnection, seconds: float) -> None:
+        """A request was slow."""
+
     def is_ready_for(self, server: ServerConnection, client: ClientConnection) -> bool:
         """Whether nothing has to be sent ahead of the client's first message."""
         return (

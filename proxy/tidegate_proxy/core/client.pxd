@@ -27,6 +27,7 @@ cdef class ClientConnection:
     cdef public double silent_since
     cdef public double connected
     cdef public double asked
+    cdef public bytes asks
     cdef public double waiting_since
     cdef public bint keeps_server
     cdef public bint single_statements

@@ -150,6 +150,8 @@ class ClientConnection:
         self.connected = statistics.clock.read()
         self.asked = 0.0
         self.waiting_since = 0.0
+        # What it has begun to ask, until that is answered, if anybody wants to know.
+        self.asks: bytes | None = None
         self.keeps_server = keeps_server
         self.single_statements = single_statements
         self.transport = cast(asyncio.Transport, None)
@@ -238,6 +240,8 @@ class ClientConnection:
             server.asked = self.asked = self.statistics.clock.read()
             if server.began == 0:
                 server.began = server.asked
+        if self.statistics.keeps_requests and self.asks is None:
+            self.asks = data
         was_mid_message = self._skip > 0
         if self._skip:
             pos = min(self._skip, size)

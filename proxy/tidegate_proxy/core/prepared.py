@@ -76,6 +76,12 @@ class ClientStatements:
         """How many named ones there are."""
         return len(self._named)
 
+    def text_of(self, name: bytes) -> bytes | None:
+        """The text of the statement that the client knows by this name."""
+        statement = self._named.get(name)
+        body = self._unnamed if not name else statement.body if statement is not None else None
+        return body.partition(b"\0")[0] if body is not None else None
+
     def query_sent(self, may_be_passed_over: bool) -> None:
         """A simple query destroys the unnamed statement."""
         self._before_query = self._unnamed if may_be_passed_over else None

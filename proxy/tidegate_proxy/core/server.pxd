@@ -72,7 +72,7 @@ cdef class ServerConnection:
     @cython.locals(client=ClientConnection, answered=bint, internal=bint, ends_preparing=bint, failed=bint,
                    skipped=list, passed_over=bint)
     cdef _ready(self)
-    @cython.locals(client=ClientConnection)
+    @cython.locals(client=ClientConnection, taken=double)
     cdef _all_answered(self, bint internal)
     @cython.locals(client=ClientConnection)
     cpdef release_if_done(self)

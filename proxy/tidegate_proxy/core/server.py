@@ -104,6 +104,9 @@ class ServerOwner(Protocol):
     def read_only_seen(self, server: ServerConnection) -> None:
         """It has answered that it can't write in a read-only transaction."""
 
+    def slow_request(self, client: ClientConnection, seconds: float) -> None:
+        """What the client has asked took that long, and that is slow."""
+
 
 class ServerConnection:
     """A server connection after its login, owned by a pool, held by at most one client at a time.
@@ -595,9 +598,13 @@ class ServerConnection:
         self._waiters.clear()
         client = self.client
         if client is not None and self.asked > 0 and not internal:
-            client.statistics.answered(
+            taken = client.statistics.answered(
                 self.asked, self.began, self.waited, self.request - self.counted, self.status == IDLE
             )
+            if client.statistics.keeps_requests:
+                if taken >= client.statistics.slow:
+                    self.owner.slow_request(client, taken)
+                client.asks = None
             self.counted = self.request
             self.asked = self.waited = 0
             if self.status == IDLE:

@@ -5,6 +5,8 @@ from tidegate_proxy.core.clock cimport Clock
 
 cdef class Statistics:
     cdef public Clock clock
+    cdef public double slow
+    cdef public bint keeps_requests
     cdef public long long assignments
     cdef public long long transactions
     cdef public long long requests
@@ -25,7 +27,7 @@ cdef class Statistics:
     cdef public list waits
 
     @cython.locals(now=double, taken=double)
-    cpdef answered(self, double asked, double began, double waited, Py_ssize_t requests, bint ended)
+    cpdef double answered(self, double asked, double began, double waited, Py_ssize_t requests, bint ended) except? -1
     cpdef wait_ended(self, double seconds)
 
 

@@ -47,6 +47,9 @@ class Statistics:
 
     def __init__(self) -> None:
         self.clock = _Clock()
+        # Seconds from which on a request is slow; whether any can be, so that what it asks is kept until its answer.
+        self.slow = 0.0
+        self.keeps_requests = False
         # How often a client got a server connection, and how often it waited for it.
         self.assignments = 0
         self.waited = 0
@@ -70,11 +73,11 @@ class Statistics:
         self.whole: list[int] = []
         self.waits: list[int] = []
 
-    def answered(self, asked: float, began: float, waited: float, requests: int, ended: bool) -> None:
+    def answered(self, asked: float, began: float, waited: float, requests: int, ended: bool) -> float:
         """All that a client has asked is answered.
 
         Parameters: when it was `asked`; when the transaction `began`; how long the client `waited` before; how many
-        `requests` it was; whether the transaction has `ended`.
+        `requests` it was; whether the transaction has `ended`. Returns: the seconds since it was asked.
         """
         now = self.clock.read()
         taken = now - asked
@@ -85,10 +88,11 @@ class Statistics:
             self.transaction_time += now - began
             if asked == began and waited == 0:
                 _add(self.alone, taken)
-                return
+                return taken
             _add(self.whole, now - began)
         _add(self.served, taken)
         _add(self.responded, taken + waited)
+        return taken
 
     def wait_ended(self, seconds: float) -> None:
         """A client has waited so long for the server connection that it got now."""

@@ -67,6 +67,11 @@ class PoolCounts:
         self.failovers = 0
         self.pins: Counter[str] = Counter()
 
+    def call_slow(self, seconds: float) -> None:
+        """From now on, requests that take so long are slow; 0 for none."""
+        for part in (self.plain, self.tls):
+            part.slow, part.keeps_requests = seconds, seconds > 0
+
     def statistics(self, *, secure: bool) -> Statistics:
         """Where a client's transactions are counted."""
         return self.tls if secure else self.plain
@@ -110,13 +115,21 @@ class Counts:
         self.closed = 0
         self.console = 0
         self._pools: dict[tuple[str, str], PoolCounts] = {}
+        self._slow = 0.0
         self._past: dict[tuple[str, str], PoolCounts] = {}
 
     def of_pool(self, database: str, user: str, target: str) -> PoolCounts:
         """The counters of a new pool on this target."""
         self.retire(database, user)
         counts = self._pools[database, user] = PoolCounts(target)
+        counts.call_slow(self._slow)
         return counts
+
+    def call_slow(self, seconds: float) -> None:
+        """From now on, requests that take so long are slow; 0 for none."""
+        self._slow = seconds
+        for counts in self._pools.values():
+            counts.call_slow(seconds)
 
     def retire(self, database: str, user: str) -> None:
         """The pool is gone; what it has counted stays with its database."""

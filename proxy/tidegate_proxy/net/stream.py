@@ -8,6 +8,7 @@ from typing import cast
 from tidegate_proxy.errors import ProxyError
 from tidegate_proxy.net.transport import Receiver
 from tidegate_proxy.protocol import wire
+from tidegate_proxy.protocol.startup import StartupMessage
 
 _READ_AHEAD = 1 << 16
 
@@ -24,6 +25,8 @@ class Stream(asyncio.Protocol):
         self.channel_binding: bytes | None = None
         # Of the process at the other end, on a Unix socket.
         self.peer_uid: int | None = None
+        # What a client said of itself at first.
+        self.startup: StartupMessage | None = None
         self._error = error
         self._buffer = bytearray()
         self._lost: Exception | None = None

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
+from tidegate_proxy import events
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.core.codes import MAX_PREPARED
 from tidegate_proxy.core.server import ServerConnection
@@ -32,6 +33,7 @@ from tidegate_proxy.pool.sharing_pool import SharingPool, Waiter
 from tidegate_proxy.protocol import decode, encode
 from tidegate_proxy.protocol.login_server import Welcome
 from tidegate_proxy.settings.effective import PoolLimits
+from tidegate_proxy.slow import described
 from tidegate_proxy.targets.cluster import Cluster
 from tidegate_proxy.targets.planner import Access
 
@@ -283,7 +285,7 @@ class Pool(SharingPool):
 
     def _opened(self, server: ServerConnection, generation: int) -> None:
         if self._last_error is not None:
-            logger.info("%s: there are server connections again", self.name)
+            logger.info("%s: there are server connections again", self.name, extra=events.of_pool("target_back", self))
         self._failures = 0
         self._last_error = None
         if server.reported != self._welcome:
@@ -296,7 +298,12 @@ class Pool(SharingPool):
 
     def _open_failed(self, error: ProxyError) -> None:
         if self._last_error is None or str(error) != str(self._last_error):
-            logger.warning("%s: no server connection: %s", self.name, error)
+            logger.warning(
+                "%s: no server connection: %s",
+                self.name,
+                error,
+                extra=events.of_pool("target_failed", self, sqlstate=error.sqlstate),
+            )
         self._last_error = error
         self._failures += 1
         if error.sqlstate == "53300":
@@ -480,11 +487,44 @@ class Pool(SharingPool):
     def pinned(self, client: ClientConnection, reason: str) -> None:
         """The client keeps its server connection, for this reason too."""
         self.counts.pins[reason] += 1
-        logger.info("%s: client %d is pinned to its server connection: %s", self.name, client.pid, reason)
+        logger.info(
+            "%s: client %d is pinned to its server connection: %s",
+            self.name,
+            client.pid,
+            reason,
+            extra=events.of_client("pinned", self, client, reason=reason),
+        )
 
     def unpinned(self, client: ClientConnection) -> None:
         """Nothing keeps the client on its server connection any longer."""
-        logger.info("%s: client %d is no longer pinned", self.name, client.pid)
+        logger.info(
+            "%s: client %d is no longer pinned",
+            self.name,
+            client.pid,
+            extra=events.of_client("unpinned", self, client),
+        )
+
+    def slow_request(self, client: ClientConnection, seconds: float) -> None:
+        """A client's request took longer than `log_slow_queries`."""
+        server = client.server
+        standard_strings = server is None or server.reads_standard_strings
+        request = described(client.asks or b"", client.statements, standard_strings)
+        logger.warning(
+            "%s: slow request of client %d: %s took %.3f s",
+            self.name,
+            client.pid,
+            request.kind or "it",
+            seconds,
+            extra=events.of_client(
+                "slow_query",
+                self,
+                client,
+                kind=request.kind,
+                fingerprint=request.fingerprint,
+                seconds=round(seconds, 6),
+                server_pid=server.pid if server is not None else None,
+            ),
+        )
 
     def sequences_are_read(self, client: ClientConnection) -> None:
         """A client uses currval or lastval: from now on, none may see what another's nextval left."""
@@ -510,8 +550,8 @@ class Pool(SharingPool):
 
     @property
     def target(self) -> str:
-        """The server that it connects to."""
-        return self.connector.target
+        """The server that its database is configured with, in the first place."""
+        return self.counts.target
 
     @property
     def last_error(self) -> ProxyError | None:

@@ -189,7 +189,7 @@ def test_statistics_count_transactions_requests_and_their_time(watched: ProxyPro
     assert grown("total_received") > 50
     assert grown("total_sent") > 100
     totals = {row["name"]: row["value"] for row in show(watched, "TOTALS")}
-    assert totals["total_xact_count"] == only(show(watched, "STATS_TOTALS"), database=name)["xact_count"]
+    assert totals["total_xact_time"] == only(show(watched, "STATS_TOTALS"), database=name)["xact_time"] > 0
 
 
 def test_pipelined_requests_are_all_counted(watched: ProxyProcess) -> None:
