@@ -241,7 +241,7 @@ class Proxy:
 
         async def wait() -> None:
             await self.control.until_no_clients()
-            self.stop()
+            self.stop(0)
 
         self._shutdown = asyncio.get_running_loop().create_task(wait())
 

@@ -136,9 +136,9 @@ async def shutdown(proxy: Proxy, command: Command) -> None:
     if how == "WAIT_FOR_CLIENTS":
         proxy.stop_after_last_client()
         return
-    proxy.stop()
+    proxy.stop(0)
     if not how:
-        proxy.stop()
+        proxy.stop(0)
 
 
 COMMANDS: dict[str, Callable[[Proxy, Command], Awaitable[None]]] = {
