@@ -81,7 +81,8 @@ class TargetLimit(SharedLimit):
         except ValueError:
             self.most = None
             return
-        self._reserved = superuser + others
+        # The control connection is none of a pool's.
+        self._reserved = superuser + others + 1
         self.apply(percent)
 
     def apply(self, percent: int) -> None:
