@@ -8,9 +8,7 @@ from tests.support.rawclient import RawClient, bind, execute, parse
 
 from tidegate_proxy.protocol import encode
 
-CONTEXT = (
-    "/*traceparent='00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',tracestate='rojo%3D1'*/"
-)
+CONTEXT = "/*traceparent='00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',tracestate='rojo%3D1'*/"
 SEEN = f"SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid() {CONTEXT}"
 
 
