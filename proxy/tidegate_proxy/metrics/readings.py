@@ -74,6 +74,7 @@ def _of_pools(proxy: Proxy) -> Iterator[Reading]:
     for target, most in connections_allowed(proxy).items():
         labels = {"target": target, "role": roles.get(target, TargetRole.UNKNOWN).value}
         yield Reading("MaxDatabaseConnectionsAllowed", labels, most)
+    yield Reading("Failovers", {}, proxy.monitor.availability.failovers)
     for role, percentage in proxy.monitor.availability.percentages().items():
         yield Reading("AvailabilityPercentage", {"role": role}, percentage)
 

@@ -319,6 +319,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         labels=_BY_TARGET,
     ),
     _own(
+        "Failovers",
+        Kind.COUNTER,
+        (PROXY,),
+        "failovers_total",
+        "How often another target than before was found to be the writer.",
+    ),
+    _own(
         "SessionPins",
         Kind.COUNTER,
         (PROXY, REASON),

@@ -57,15 +57,25 @@ class Vitals:
 
 
 class Availability:
-    """In which part of the last minute some target of each role was available."""
+    """In which part of the last minute some target of each role was available; and how often there was a new writer.
+
+    `failovers`: how often the writer of some databases was another one than before.
+    """
 
     def __init__(self) -> None:
+        self.failovers = 0
+        self._writers: dict[tuple[str, ...], tuple[str, int]] = {}
         self._looks: dict[str, deque[bool]] = {}
 
     def look(self, targets: Iterable[TargetHealth]) -> None:
         """See how they are; called every second."""
         roles: dict[str, bool] = {}
         for target in targets:
+            if target.role is TargetRole.READ_WRITE and target.state is TargetState.AVAILABLE:
+                writer = (target.host, target.port)
+                if self._writers.setdefault(target.databases, writer) != writer:
+                    self._writers[target.databases] = writer
+                    self.failovers += 1
             available = target.state is TargetState.AVAILABLE
             roles[target.role.value] = roles.get(target.role.value, False) or available
         for role in roles.keys() | self._looks.keys():
