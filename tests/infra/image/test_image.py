@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -225,6 +226,42 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def test_it_serves_writes_nothing_and_stops_on_its_signal(image: Image, instructions: list[Instruction]) -> None:
+    before = contents(image.final.root)
+    http = free_port()
+    settings = {
+        "TIDEGATE_LISTEN_PORT": "0",
+        "TIDEGATE_HTTP_PORT": str(http),
+        "TIDEGATE_CHECK_TARGETS": "false",
+        "TIDEGATE_DATABASES__APP__HOST": "127.0.0.1",
+        "TIDEGATE_DATABASES__APP__TLS": "disable",
+        "TIDEGATE_USERS__APP__PASSWORD": "app",
+    }
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            image.entrypoint,
+            cwd="/",
+            env=image.final.environment | settings,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            **image.identity,
+        )
+        try:
+            healthy = False
+            for _ in range(200):
+                healthy = run(image, image.healthcheck, TIDEGATE_HTTP_PORT=str(http)).returncode == 0
+                if healthy or process.poll() is not None:
+                    break
+            errors.seek(0)
+            assert healthy, errors.read().decode()
+            process.send_signal(signal.Signals[last(instructions, "STOPSIGNAL").text])
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert contents(image.final.root) == before
 
 
 def test_the_health_check_fails_where_nothing_answers(image: Image) -> None:
