@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tidegate_infra import cost
+from tidegate_proxy.metrics.registry import METRICS
 
 
 def test_the_page_is_what_the_script_writes() -> None:
@@ -21,6 +22,11 @@ def test_the_page_says_where_rds_proxy_is_cheaper_and_where_it_is_not() -> None:
         (line.startswith("| db") and line.endswith("| RDS Proxy |")) or "smallest" in line for line in page.splitlines()
     )
     assert "db.r6g.8xlarge (32 vCPU) | 350.40 | Tidegate: smallest, small, default, large" in page
+
+
+def test_custom_metrics_are_counted_from_the_proxys_own_list() -> None:
+    series = [sets for metric in METRICS for sets in metric.dimensions]
+    assert sum(not {"Reason", "Result"} & set(sets) for sets in series) == cost.SERIES
 
 
 def test_the_counts_are_those_of_the_default_stack(default: object) -> None:
