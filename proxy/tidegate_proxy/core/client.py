@@ -28,7 +28,7 @@ from tidegate_proxy.core.statements import AnswersFirst
 from tidegate_proxy.core.statistics import Statistics
 from tidegate_proxy.core.suspect import is_suspect
 from tidegate_proxy.core.watch import SessionWatch
-from tidegate_proxy.errors import ClientProtocolError, ProxyError, ShutdownError
+from tidegate_proxy.errors import ClientProtocolError, DeadlineError, ProxyError, ShutdownError
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.wire import (
     BIND,
@@ -318,7 +318,8 @@ class ClientConnection:
                     continue
                 if self._doom is not None:
                     error, self._doom = self._doom, None
-                    if kind == QUERY and _ROLLBACK.fullmatch(data, pos + 5, end):
+                    late = isinstance(error, DeadlineError)
+                    if late and kind == QUERY and _ROLLBACK.fullmatch(data, pos + 5, end):
                         # It has been rolled back, which is all that is asked for.
                         self.deliver(_ROLLED_BACK)
                         pos = start = end

@@ -22,36 +22,38 @@ cdef struct Word:
     char text[LONGEST]
     Py_ssize_t length
 
-cdef Word _words[64]
-# For each byte, where the words that begin with it are among them: first and behind the last.
-cdef int _first[256]
-cdef int _last[256]
+# Of words anywhere and of those at the beginning. For each byte, where those that begin with it are: first and behind
+# the last; and whether a word begins with two letters, at index 128 * first + second, so that nearly every place of
+# nearly every text is done with after one look. (Bytes beyond ASCII share places with others, at the cost of a look.)
+cdef struct Words:
+    Word words[64]
+    int first[256]
+    int last[256]
+    unsigned char begun[128 * 256 + 256]
+
+cdef Words _anywhere
+cdef Words _at_beginning
 cdef unsigned char _lower[256]
-# Whether a word begins with these two letters, at index 128 * first + second: nearly every place of nearly every text
-# is done with after one look at one of them.
-cdef unsigned char _anywhere[128 * 128]
-cdef unsigned char _at_beginning[128 * 128]
 
 
-cdef _prepare():
+cdef _prepare(Words *words, tuple texts):
     cdef int code, number = 0
     for code in range(256):
-        _lower[code] = code + 32 if 65 <= code <= 90 else code
-        _first[code] = _last[code] = number
-        for word in ANYWHERE:
-            if word[0] == code:
-                for i, byte in enumerate(word):
-                    _words[number].text[i] = byte
-                _words[number].length = len(word)
+        words.first[code] = words.last[code] = number
+        for text in texts:
+            if text[0] == code:
+                for i, byte in enumerate(text):
+                    words.words[number].text[i] = byte
+                words.words[number].length = len(text)
+                words.begun[128 * text[0] + text[1]] = 1
                 number += 1
-        _last[code] = number
-    for word in ANYWHERE:
-        _anywhere[128 * word[0] + word[1]] = 1
-    for word in AT_BEGINNING:
-        _at_beginning[128 * word[0] + word[1]] = 1
+        words.last[code] = number
 
 
-_prepare()
+for _code in range(256):
+    _lower[_code] = _code + 32 if 65 <= _code <= 90 else _code
+_prepare(&_anywhere, ANYWHERE)
+_prepare(&_at_beginning, AT_BEGINNING)
 
 
 cdef bint _has(const unsigned char *text, Py_ssize_t left, const char *word, Py_ssize_t length) noexcept:
@@ -64,30 +66,37 @@ cdef bint _has(const unsigned char *text, Py_ssize_t left, const char *word, Py_
     return True
 
 
+cdef bint _begins(Words *words, const unsigned char *text, Py_ssize_t left) noexcept:
+    """Whether one of the words is here."""
+    cdef int number, code = _lower[text[0]]
+    for number in range(words.first[code], words.last[code]):
+        if _has(text, left, words.words[number].text, words.words[number].length):
+            return True
+    return False
+
+
 cpdef bint looks_plain(bytes data, Py_ssize_t pos, Py_ssize_t size) except *:
     """Whether nothing in the text `data[pos:size]` can change the session; False says nothing."""
     cdef const unsigned char *start = <const unsigned char *> PyBytes_AS_STRING(data)
-    cdef int number, code, following
+    cdef unsigned int code, pair
     size = min(size, PyBytes_GET_SIZE(data))
     while pos < size and (start[pos] == 32 or 9 <= start[pos] <= 13):
         pos += 1
+    # Every word has two letters at least, and so has what may come behind a semicolon.
     if size - pos < 2:
         return True
+    pair = 128 * _lower[start[pos]] + _lower[start[pos + 1]]
+    if _at_beginning.begun[pair] and _begins(&_at_beginning, start + pos, size - pos):
+        return False
     code = _lower[start[pos]]
-    following = _lower[start[pos + 1]]
-    if code < 128 and following < 128 and _at_beginning[128 * code + following]:
-        for word in AT_BEGINNING:
-            if _has(start + pos, size - pos, word, PyBytes_GET_SIZE(word)):
-                return False
     while pos < size - 1:
-        following = _lower[start[pos + 1]]
-        if code == 59 and pos < size - 2:  # a semicolon
+        if code == 59 and pos < size - 2:
             return False
-        if code < 128 and following < 128 and _anywhere[128 * code + following]:
-            for number in range(_first[code], _last[code]):
-                if _has(start + pos, size - pos, _words[number].text, _words[number].length):
-                    return False
-        code = following
+        pair = 128 * code
+        code = _lower[start[pos + 1]]
+        pair += code
+        if _anywhere.begun[pair] and _begins(&_anywhere, start + pos, size - pos):
+            return False
         pos += 1
     return True
 
