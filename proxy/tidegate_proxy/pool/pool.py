@@ -109,6 +109,7 @@ class Pool(SharingPool):
         self._failures = 0
         self._last_error: ProxyError | None = None
         self._retry: asyncio.TimerHandle | None = None
+        self._next_timeout: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._sessions: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], dict[bytes, bytes]]] = {}
         self._welcome: dict[bytes, bytes] = {}
@@ -135,16 +136,34 @@ class Pool(SharingPool):
             self._loop.call_soon(waiter.borrow_failed, QueueFullError(len(self._waiting)))
             return None
         self.busy = True
-        timer = self._loop.call_later(self.limits.connection_borrow_timeout, self._timed_out, waiter)
-        self._waiting[waiter] = (timer, self._loop.time())
-        self.open_more()
+        now = self._loop.time()
+        until = now + self.limits.connection_borrow_timeout
+        self._waiting[waiter] = (now, until)
+        # One timer for all: most waits are over long before.
+        if self._next_timeout is None or until < self._next_timeout.when():
+            self._wake_at(until)
+        # The reserve is for those who wait for longer: the sweep sees to that.
+        if self.held < self.limits.pool_size:
+            self.open_more()
         return None
+
+    def _wake_at(self, when: float) -> None:
+        if self._next_timeout is not None:
+            self._next_timeout.cancel()
+        self._next_timeout = self._loop.call_at(when, self._end_waits)
+
+    def _end_waits(self) -> None:
+        self._next_timeout = None
+        now = self._loop.time()
+        for waiter in [waiter for waiter, (_, until) in self._waiting.items() if until <= now]:
+            if waiter in self._waiting:
+                self._timed_out(waiter)
+        if self._waiting:
+            self._wake_at(min(until for _, until in self._waiting.values()))
 
     def give_up(self, waiter: Waiter) -> None:
         """`waiter` waits no longer."""
-        entry = self._waiting.pop(waiter, None)
-        if entry is not None:
-            entry[0].cancel()
+        if self._waiting.pop(waiter, None) is not None:
             self._no_longer_waiting()
 
     def _no_longer_waiting(self) -> None:
@@ -182,7 +201,7 @@ class Pool(SharingPool):
                 self.idle.append(server)
             else:
                 waiter = next(iter(self._waiting))
-                self._waiting.pop(waiter)[0].cancel()
+                del self._waiting[waiter]
                 self._no_longer_waiting()
                 waiter.server_granted(server)
 
@@ -674,6 +693,8 @@ class Pool(SharingPool):
         self._closed = self.busy = True
         if self._retry is not None:
             self._retry.cancel()
+        if self._next_timeout is not None:
+            self._next_timeout.cancel()
         self._route.leave()
         for waiter in list(self._waiting):
             self.give_up(waiter)

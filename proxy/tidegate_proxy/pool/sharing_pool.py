@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
@@ -29,8 +28,8 @@ class SharingPool(Borrowing):
         # Clients that have logged in.
         self.clients = 0
         self._servers: set[ServerConnection] = set()
-        # Each with what ends its wait, and since when it waits; the first has waited longest.
-        self._waiting: dict[Waiter, tuple[asyncio.TimerHandle, float]] = {}
+        # Each with since when and until when at most it waits; the first has waited longest.
+        self._waiting: dict[Waiter, tuple[float, float]] = {}
         self._opening = 0
         self._closed = False
         self._paused = False
@@ -57,7 +56,7 @@ class SharingPool(Borrowing):
     @property
     def waiting(self) -> Mapping[Waiter, tuple[float, float]]:
         """Who waits, first come first: since when, and until when at most, in seconds of the event loop."""
-        return {waiter: (since, timer.when()) for waiter, (timer, since) in self._waiting.items()}
+        return self._waiting
 
     def close_needed(self, server: ServerConnection) -> bool:
         """Whether it will be closed when it is next free."""
@@ -76,7 +75,7 @@ class SharingPool(Borrowing):
     @property
     def waits_since(self) -> float | None:
         """Since when the first client waits, in seconds of the event loop; None if none does."""
-        return next(iter(self._waiting.values()))[1] if self._waiting else None
+        return next(iter(self._waiting.values()))[0] if self._waiting else None
 
     @property
     def in_demand(self) -> bool:
