@@ -55,10 +55,16 @@ class LoadTestRunner(Construct):
         )
         acknowledge(role, "AwsSolutions-IAM5[Resource::*]", "ecr:GetAuthorizationToken knows no resource but *")
         acknowledge(self.task, "AwsSolutions-IAM5[Resource::*]", "ecr:GetAuthorizationToken knows no resource but *")
+        options = {
+            "--target": "aws",
+            "--function": function.function_name,
+            "--region": Stack.of(self).region,
+            "--peak": str(peak),
+        }
         self.task.add_container(
             "spike",
             image=image or image_asset(self, "Image", DOCKERFILE, architecture="arm64"),
-            command=["--target", "aws", "--function", function.function_name, "--peak", str(peak)],
+            command=[part for option in options.items() for part in option],
             # Locust writes its results to a file.
             readonly_root_filesystem=False,
             logging=ecs.LogDrivers.aws_logs(stream_prefix="spike", log_group=group),

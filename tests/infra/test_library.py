@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.infra.template import Template
 
+import tidegate_infra
 from tidegate_infra import node as node
 
 import aws_cdk as cdk  # isort: skip
@@ -146,3 +147,11 @@ def test_a_fixed_number_of_tasks_does_not_scale(stack: cdk.Stack, vpc: ec2.Vpc, 
     template = synthesised(stack)
     assert template.one("AWS::ECS::Service")["DesiredCount"] == 3
     assert not template.of_type("AWS::ApplicationAutoScaling::ScalableTarget")
+
+
+def test_everything_has_its_place_in_the_package() -> None:
+    for name in tidegate_infra.__all__:
+        assert getattr(tidegate_infra, name).__name__ == name
+    assert set(tidegate_infra.__all__) == set(tidegate_infra._MODULES)
+    with pytest.raises(AttributeError, match="has no attribute 'TidegatProxy'"):
+        tidegate_infra.TidegatProxy  # noqa: B018

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.infra.template import Assembly, Template
@@ -102,6 +103,21 @@ def test_scaling_is_by_cpu_and_clients_and_slow_to_take_tasks_away(default: Asse
     )
     # A spike of 500 is the queue's business.
     assert by_clients["TargetValue"] > 500
+
+
+def test_the_image_is_built_of_what_its_dockerfile_copies_and_nothing_else(default: Assembly) -> None:
+    assets = json.loads((default.folder / "tidegate-proxy.assets.json").read_text())
+    (image,) = assets["dockerImages"].values()
+    source = image["source"]
+    assert (source["dockerFile"], source["platform"]) == ("proxy/Dockerfile", "linux/arm64")
+    folder = default.folder / source["directory"]
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"pyproject.toml", "setup.py", "proxy/requirements.txt", "proxy/tidegate_proxy/cli.py"} <= names
+    assert not any(name.endswith((".so", ".pyc")) or name.startswith((".git/", "docs/", "infra/")) for name in names)
+    assert {name for name in names if name.startswith("tests/")} <= {
+        "tests/support/rawclient.py",
+        *(name for name in names if name.startswith("tests/proxy/core/")),
+    }
 
 
 def test_spot_runs_only_what_is_beyond_the_least(default: Assembly, existing: Assembly) -> None:
