@@ -3,14 +3,30 @@ definition."""
 
 from __future__ import annotations
 
+import jsii
 from aws_cdk import ArnFormat, Aws, Fn, Names, Stack, Token
 from aws_cdk import aws_iam as iam
-from constructs import Construct, IConstruct
+from constructs import Construct, IConstruct, IValidation
 
 from tidegate_infra.errors import DeploymentError
 
 LONGEST_ROLE_NAME = 64
 LONGEST_REGION = len("ap-southeast-1")
+
+
+@jsii.implements(IValidation)
+class SomebodyMayConnect:
+    """Asked by CDK at synth time: a proxy whose clients log in by IAM, but which nobody may log in to, would not
+    start."""
+
+    def __init__(self, rules: ConnectRules) -> None:
+        self._rules = rules
+
+    def validate(self) -> list[str]:
+        """What is wrong, if anything."""
+        if self._rules.db_users:
+            return []
+        return ['iam_auth: nobody may log in: grant_connect(role, "app") for a role, or leave iam_auth out']
 
 
 class ConnectRules:

@@ -21,7 +21,7 @@ from tidegate_infra import endpoint, roles, settings_environment
 from tidegate_infra.checks import Limits, check_limits
 from tidegate_infra.endpoint import EndpointType
 from tidegate_infra.errors import DeploymentError
-from tidegate_infra.grants import ConnectRules, principal_arn
+from tidegate_infra.grants import ConnectRules, SomebodyMayConnect, principal_arn
 from tidegate_infra.image import proxy_image
 from tidegate_infra.load_balancer import Balancer
 from tidegate_infra.metrics import ProxyMetrics
@@ -105,7 +105,8 @@ class TidegateProxy(Construct):
         connections per database and user in each task, by default 20; `settings`, any other of the proxy's settings by
         name, dotted within tables; `min_tasks`, `max_tasks`, `scaling` and `spot`; `architecture`, arm64 or x86_64;
         `cpu`, in 1/1024 vCPU, and `memory_limit_mib` of a task; `image`, by default built from `proxy/Dockerfile`;
-        `cluster`, by default one of its own; `log_retention`.
+        `cluster`, by default one of its own: yours needs Container Insights, which the alarm on missing tasks reads,
+        and for `spot` Fargate's capacity providers; `log_retention`.
 
         Raises: DeploymentError for what cannot work; its text says what to change.
         """
@@ -115,6 +116,8 @@ class TidegateProxy(Construct):
         self._by_iam = default_auth_scheme is rds.DefaultAuthScheme.IAM_AUTH
         self._iam_auth = iam_auth
         self._rules = ConnectRules()
+        if iam_auth:
+            self.node.add_validation(SomebodyMayConnect(self._rules))
         self._target = proxy_target
         self.vpc = vpc
         self.db_proxy_name = _name(self, db_proxy_name)

@@ -24,6 +24,7 @@ EXISTING: dict[str, Any] = {
     "domain_name": "db.shop.internal",
     "architecture": "x86_64",
     "spot": "true",
+    "client_roles": "arn:aws:iam::123456789012:role/orders,arn:aws:iam::123456789012:role/carts",
     "max_tasks": "6",
     "composite_alarm": "true",
     "runbook_url": "https://example.com/runbook/",

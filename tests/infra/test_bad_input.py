@@ -158,6 +158,14 @@ def test_a_secret_that_does_not_tell_its_user_must_be_given_by_user(make: Make, 
         make(secrets=[foreign])
 
 
+def test_somebody_must_be_allowed_to_log_in(make: Make, stack: cdk.Stack) -> None:
+    make(iam_auth=True)
+    app = stack.node.root
+    assert isinstance(app, cdk.App)
+    with pytest.raises(RuntimeError, match=r"iam_auth: nobody may log in: grant_connect"):
+        app.synth()
+
+
 def test_grants_need_iam_and_a_user(make: Make, stack: cdk.Stack) -> None:
     role = iam.Role(stack, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
     proxy = make()
@@ -190,6 +198,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "wrong type": ({"max_tasks": "many"}, "max_tasks: input should be a valid integer"),
     "no host": ({"database_host": None}, "database_host: is missing"),
     "no login": ({"database_resource_id": None}, "database_secret: the database has neither a secret nor IAM"),
+    "nobody": ({"client_roles": "", "functions": "false"}, "client_roles: nobody may log in: name the roles"),
+    "no role": ({"client_roles": "orders"}, "client_roles: 'orders' is no ARN of a role, such as arn:aws:iam"),
     "no certificate": ({"certificate_secret": None}, "certificate_secret: is missing"),
     "one subnet": (
         {"private_subnet_ids": "subnet-1", "availability_zones": "eu-west-1a"},
@@ -214,6 +224,8 @@ def test_wrong_parameters_are_named_with_what_would_be_right(changed: dict[str, 
 def test_cdk_gets_lines_and_no_traceback(tmp_path: Path) -> None:
     context = json.dumps({"environments": {"try": {}}, "cpu": "7"})
     variables = {**environment(), "CDK_OUTDIR": str(tmp_path / "out"), "CDK_CONTEXT_JSON": context}
+    # The Node that is needed is the wheel's, whatever else is installed.
+    variables["PATH"] = str(tmp_path)
     command = [sys.executable, "-m", "tidegate_infra.app"]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -58,6 +58,14 @@ def test_functions_log_in_by_iam_as_the_granted_user(default: Assembly) -> None:
     assert (variables["TIDEGATE_AUTH"], variables["TIDEGATE_PROXY_ID"]) == ("tidegate-iam", "tidegate")
 
 
+def test_roles_of_functions_elsewhere_may_log_in(existing: Assembly) -> None:
+    iam = settings(existing).iam
+    assert iam is not None
+    principals = [rule.principal for rule in iam.rules]
+    assert principals[:2] == [f"arn:aws:iam::123456789012:role/{name}" for name in ("orders", "carts")]
+    assert all(rule.users == ("app",) for rule in iam.rules)
+
+
 def test_the_role_in_the_rule_is_the_functions_own(default: Assembly) -> None:
     rules = json.loads(default["proxy"].environment()["TIDEGATE_IAM__RULES"])
     (role,) = [

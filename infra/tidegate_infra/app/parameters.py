@@ -7,6 +7,7 @@ field's docstring is its documentation (`python -m tidegate_infra.app.reference`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tidegate_infra.errors import DeploymentError
 
+ROLE = r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+"
 DEFAULT_ENVIRONMENT = "try"
 
 
@@ -87,6 +89,9 @@ class Parameters(BaseModel):
 
     keep_data: bool = False
     """Whether a database made here is kept, with a snapshot, when its stack is deleted."""
+
+    client_roles: Names = ()
+    """ARNs of IAM roles, of functions deployed elsewhere for example, that may log in as `database_user`."""
 
     certificate_secret: str | None = None
     """Name or ARN of the secret with the proxy's certificate and key. Needed unless `require_tls` is false."""
@@ -196,6 +201,10 @@ class Parameters(BaseModel):
             return f"ca_certificate: there is no file {self.ca_certificate}"
         if not self.require_tls and self.database_secret is None and self.database == "existing":
             return "database_secret: is missing; without TLS clients cannot log in by IAM, so there must be a password"
+        if self.require_tls and not self.functions and not self.client_roles:
+            return "client_roles: nobody may log in: name the roles of your functions, or deploy the sample functions"
+        if wrong := [arn for arn in self.client_roles if not re.fullmatch(ROLE, arn)]:
+            return f"client_roles: {wrong[0]!r} is no ARN of a role, such as arn:aws:iam::123456789012:role/orders"
         if self.load_test and not self.functions:
             return "load_test: needs functions, which it invokes"
         if self.max_tasks < self.min_tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aws_cdk import CfnOutput
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from constructs import Construct
@@ -71,6 +72,9 @@ class Serving(Construct):
             pool_size=parameters.pool_size,
             log_retention=RETENTION[parameters.log_retention_days],
         )
+        if parameters.require_tls:
+            for arn in parameters.client_roles:
+                self.proxy.grant_connect(iam.ArnPrincipal(arn), parameters.database_user)
         self.alarms = TidegateAlarms(
             self,
             "Alarms",
