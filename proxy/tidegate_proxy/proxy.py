@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,13 +25,15 @@ from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.credentials.provider import CredentialProvider
 from tidegate_proxy.credentials.registry import ServerCredentials
 from tidegate_proxy.errors import ClientProtocolError, LimitError, TargetUnavailableError
+from tidegate_proxy.fleet.fleet import Fleet
+from tidegate_proxy.fleet.name import process_id
 from tidegate_proxy.identity.auth_query import AuthQuery
 from tidegate_proxy.identity.client_login import ClientLogins
 from tidegate_proxy.identity.login_limits import source_of
 from tidegate_proxy.identity.verifiers import ClientVerifiers
 from tidegate_proxy.idle_clients import IdleClients
 from tidegate_proxy.login import login, random_cancel_key
-from tidegate_proxy.metrics.counts import Counts
+from tidegate_proxy.metrics.counts import Counts, PoolCounts
 from tidegate_proxy.metrics.monitor import Monitor
 from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.net.listen import BACKLOG, UnixListener, tcp_listeners
@@ -89,7 +91,10 @@ class Proxy:
         self.certificates = CertificateKeeper(settings)
         self.targets = Targets(settings)
         self._pools: dict[tuple[str, str], Pool] = {}
-        self.sharing = Sharing(settings.max_connections_percent, settings.max_idle_connections_percent)
+        self.fleet = Fleet(self)
+        self.sharing = Sharing(
+            settings.max_connections_percent, settings.max_idle_connections_percent, self.fleet.limit
+        )
         self._clients: dict[int, ClientConnection] = {}
         # Clients that are closed but have not taken all of what was sent, and since when.
         self._leaving: dict[ClientConnection, float] = {}
@@ -129,6 +134,7 @@ class Proxy:
         await self.monitor.start()
         self.listen()
         self._watch_targets()
+        self.fleet.start()
         sweeper = loop.create_task(self._sweep())
         watcher = loop.create_task(self.certificates.watch())
         try:
@@ -199,6 +205,8 @@ class Proxy:
             self.settings = new
             self.logins.follow(new, verifiers)
             apply_settings(self, old, new)
+            if old.databases != new.databases or old.users != new.users:
+                await self.fleet.renew()
         return changed
 
     def _reload_on_signal(self) -> None:
@@ -302,6 +310,7 @@ class Proxy:
             await asyncio.wait(list(self._logins))
         if self._pools:
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        await self.fleet.close()
         await self.targets.close()
         if self.iam is not None:
             await self.iam.close()
@@ -450,7 +459,7 @@ class Proxy:
             raise ClientProtocolError(f'database "{database}" does not exist', sqlstate="3D000")
         pool = self._pools.get((database, user))
         if pool is None:
-            pool = self._new_pool(
+            pool = self.new_pool(
                 database,
                 user,
                 target,
@@ -494,8 +503,13 @@ class Proxy:
                 (("database", pool.database), shared.max_db_connections),
                 (("user", pool.user), shared.max_user_connections),
             ],
-            target=("target", target.host, target.port, target.role),
+            target=self.target_of(target),
         )
+
+    @staticmethod
+    def target_of(database: DatabaseSettings) -> Hashable:
+        """What tells the PostgreSQL server of a database from others, for limits."""
+        return ("target", database.host, database.port, database.role)
 
     def find(self, database: str, user: str) -> tuple[Pool, DatabaseSettings]:
         """The pool, and the settings of the database. Raises: as `pool`."""
@@ -504,19 +518,32 @@ class Proxy:
         assert target is not None
         return pool, target
 
-    def _new_pool(
-        self, database: str, user: str, target: DatabaseSettings, connector: Connector, limits: PoolLimits
+    def new_pool(
+        self,
+        database: str,
+        user: str,
+        target: DatabaseSettings,
+        connector: Connector,
+        limits: PoolLimits,
+        *,
+        kind: type[Pool] = Pool,
+        sharing: Sharing | None = None,
+        counts: PoolCounts | None = None,
     ) -> Pool:
-        return Pool(
+        """A pool, which has no part in shared limits yet.
+
+        Parameters: `kind`, its class; `sharing` and `counts`, where they are not those of all pools.
+        """
+        return kind(
             database,
             user,
             limits=limits,
-            sharing=self.sharing,
+            sharing=sharing or self.sharing,
             asks_always=self.settings.session_check == "always",
             connector=connector,
             cluster=self.cluster(database, target),
             access=access(target),
-            counts=self.counts.of_pool(database, user, f"{target.host}:{target.port}"),
+            counts=counts or self.counts.of_pool(database, user, f"{target.host}:{target.port}"),
             client_lost=self._client_lost,
             defaults_changed=self._defaults_changed,
         )
@@ -558,8 +585,8 @@ class Proxy:
                 min_pool_size=0,
                 reserve_pool_size=0,
             )
-            pool = self._pools[key] = self._new_pool(name, user, target, connector, limits)
-            self.sharing.join(pool, [], target=("target", target.host, target.port, target.role))
+            pool = self._pools[key] = self.new_pool(name, user, target, connector, limits)
+            self.sharing.join(pool, [], target=self.target_of(target))
         return await pool.ask(sql)
 
     def forget_auth_users(self) -> None:
@@ -590,6 +617,8 @@ class Proxy:
         """Process id and key for a new client's BackendKeyData."""
         while True:
             pid, key = random_cancel_key()
+            if self.fleet.enabled:
+                pid = process_id(self.fleet.id)
             if pid not in self._clients:
                 return pid, key
 

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from tidegate_proxy.settings.environment import variable_of
 from tidegate_proxy.settings.errors import SECTIONS, TABLES, expected
+from tidegate_proxy.settings.fleet import FleetSettings
 from tidegate_proxy.settings.iam import IamRule, IamSettings
 from tidegate_proxy.settings.live import LIVE
 from tidegate_proxy.settings.models import DatabaseSettings, Settings, UserSettings
@@ -69,7 +70,7 @@ def _default(field: FieldInfo) -> str:
     return f"`{json.dumps(field.default)}`"
 
 
-_OF_THEIR_OWN = {name for part in (Sizes, Timeouts, OperationSettings) for name in part.model_fields}
+_OF_THEIR_OWN = {name for part in (Sizes, Timeouts, FleetSettings, OperationSettings) for name in part.model_fields}
 """General settings that stand in a section of their own."""
 
 
@@ -100,6 +101,7 @@ def reference() -> str:
     lines += _section("General settings", Settings, ())
     lines += _section("How many", Sizes, ())
     lines += _section("How long", Timeouts, ())
+    lines += _section("Several proxies", FleetSettings, ())
     lines += _section("Console, metrics and logs", OperationSettings, ())
     lines += _section("`[databases.NAME]`", DatabaseSettings, ("databases", "name"))
     lines += _section("`[users.NAME]`", UserSettings, ("users", "name"))

@@ -7,7 +7,7 @@ for it; where there is none, its claim is kept, and the pools that have connecti
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.pool import planner
@@ -46,6 +46,11 @@ class SharedLimit:
     def full(self) -> bool:
         """Whether no connection may be opened now."""
         return self.most is not None and self.used >= self.most
+
+    @property
+    def excess(self) -> int:
+        """How many connections must be closed as soon as they are free: none, where the limit is only for new ones."""
+        return 0
 
 
 class TargetLimit(SharedLimit):
@@ -92,9 +97,18 @@ class TargetLimit(SharedLimit):
 
 
 class Sharing:
-    """All shared limits. Pools join when they are made, and leave when they are given up."""
+    """All shared limits. Pools join when they are made, and leave when they are given up.
 
-    def __init__(self, percent: int, idle_percent: int | None) -> None:
+    Parameters: `percent` and `idle_percent`, see `set_percent`; `target_limit`, which makes the limit of a server.
+    """
+
+    def __init__(
+        self,
+        percent: int,
+        idle_percent: int | None,
+        target_limit: Callable[[Hashable], TargetLimit] = lambda _: TargetLimit(),
+    ) -> None:
+        self._target_limit = target_limit
         self._limits: dict[Hashable, SharedLimit] = {}
         self.set_percent(percent, idle_percent)
 
@@ -116,7 +130,10 @@ class Sharing:
             limit = self._limits.setdefault(key, SharedLimit(most))
             limit.most = most
             limit.pools.add(pool)
-        self._limits.setdefault(target, TargetLimit()).pools.add(pool)
+        if target not in self._limits:
+            self._limits[target] = self._target_limit(target)
+        self._limits[target].pools.add(pool)
+        self._settle(self._limits[target])
         self._leave(pool, keep={target, *shared})
         pool.contended = any(limit.claims for limit in self.of(pool))
 
@@ -176,6 +193,8 @@ class Sharing:
     def must_yield(self, pool: Pool, server: ServerConnection, now: float) -> bool:
         """Whether the pool shall close this free server connection for another one."""
         for limit in self.of(pool):
+            if limit.excess:
+                return True
             others = [claimant for claimant in limit.claims if claimant is not pool and claimant.waits_since]
             if not others or not limit.full:
                 continue
@@ -212,6 +231,15 @@ class Sharing:
             for _, pool in idle[:surplus]:
                 pool.close_longest_idle()
 
+    def close_excess(self, limit: SharedLimit) -> None:
+        """Close what is more than the limit allows: idle connections now, the others when they are free."""
+        while limit.excess:
+            holders = [pool for pool in limit.pools if pool.idle]
+            if not holders:
+                break
+            min(holders, key=lambda pool: pool.idle[0].idle_since).close_longest_idle()
+        self._settle(limit)
+
     def _evict(self, limit: SharedLimit, pool: Pool) -> bool:
         holders = [other for other in limit.pools if other is not pool and other.idle]
         if not holders:
@@ -227,4 +255,4 @@ class Sharing:
 
     def _settle(self, limit: SharedLimit) -> None:
         for pool in limit.pools:
-            pool.contended = any(other.claims for other in self.of(pool))
+            pool.contended = any(other.claims or other.excess for other in self.of(pool))

@@ -68,6 +68,11 @@ class SharingPool(Borrowing):
         return len(self._servers) + self._opening
 
     @property
+    def waiting(self) -> int:
+        """How many clients wait."""
+        return len(self._waiting)
+
+    @property
     def opening(self) -> int:
         """How many are being opened."""
         return self._opening

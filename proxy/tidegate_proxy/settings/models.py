@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from tidegate_proxy.settings.aws import RegionName, SecretName
 from tidegate_proxy.settings.certificates import check_authorities, check_certificate, check_key, or_rds
 from tidegate_proxy.settings.clusters import ClusterSettings, TargetSettings
+from tidegate_proxy.settings.fleet import FleetSettings
 from tidegate_proxy.settings.iam import IamSettings
 from tidegate_proxy.settings.operation import OperationSettings
 from tidegate_proxy.settings.readers import with_readers
@@ -197,7 +198,7 @@ def _default_client_tls(validated: dict[str, Any]) -> Literal["allow", "require"
     return "allow" if is_loopback(validated.get("listen_host", "")) else "require"
 
 
-class Settings(Sizes, Timeouts, TargetSettings, OperationSettings, frozen=True):
+class Settings(Sizes, Timeouts, TargetSettings, FleetSettings, OperationSettings, frozen=True):
     """Everything that the proxy can be told. Frozen; durations are seconds."""
 
     listen_host: ListenHosts = "127.0.0.1"
