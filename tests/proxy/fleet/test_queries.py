@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,11 @@ from tests.support.postgres import Database
 
 from tidegate_proxy.fleet import name, queries
 from tidegate_proxy.fleet.planner import Member, View, claimable
+
+
+def direct(database: Database, **keywords: Any) -> psycopg.Connection[tuple[object, ...]]:
+    """A connection as the proxy's user, without the proxy."""
+    return psycopg.connect(**({"autocommit": True} | database.parameters | keywords))
 
 
 def rows(conn: psycopg.Connection[tuple[object, ...]], sql: str) -> list[tuple[object, ...]]:
@@ -33,7 +39,7 @@ def look(conn: psycopg.Connection[tuple[object, ...]], database: Database) -> Vi
 def test_a_claim_grants_what_the_planner_says(database: Database, seed: int) -> None:
     chance = random.Random(seed)
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(psycopg.connect(**database.parameters, autocommit=True)) for _ in range(6)]
+        connections = [stack.enter_context(direct(database)) for _ in range(6)]
         stack.enter_context(database.server.connect())
         members = [
             Member(name.new_id(), chance.randrange(12), chance.randrange(3), chance.randrange(20)) for _ in range(4)
@@ -59,16 +65,16 @@ def test_a_claim_grants_what_the_planner_says(database: Database, seed: int) -> 
 def test_what_others_call_themselves_is_no_member(database: Database) -> None:
     odd = ["tidegate/0000000g/1/1/1/", "tidegate/00000000/-1/1/1/", "tidegate/00000000/1/1", "psql", "tidegate/ / / /"]
     with contextlib.ExitStack() as stack:
-        conn = stack.enter_context(psycopg.connect(**database.parameters))
+        conn = stack.enter_context(direct(database))
         for text in odd:
-            stack.enter_context(psycopg.connect(**database.parameters, application_name=text))
+            stack.enter_context(direct(database, application_name=text))
         # A right name, but somebody else's.
         stack.enter_context(database.server.connect(application_name="tidegate/00000000/1/1/1/"))
         assert look(conn, database).members == []
 
 
 def test_the_users_names_are_no_sql(database: Database) -> None:
-    with psycopg.connect(**database.parameters) as conn:
+    with direct(database) as conn:
         rows(conn, queries.look(["x'); DROP TABLE y; --", "\\", "'\\'", "ä"]))
 
 
@@ -78,8 +84,10 @@ def test_the_users_names_are_no_sql(database: Database) -> None:
     port=st.integers(0, 65535),
 )
 def test_names_fit_into_what_postgresql_keeps(numbers: tuple[int, int, int], host: str, port: int) -> None:
-    member = Member(name.new_id(), *(min(number, 999_999) for number in numbers), name.pack_address(host, port))
-    text = name.format_name(replace(member, share=numbers[0]))
+    share, held, demand = numbers
+    address = name.pack_address(host, port)
+    text = name.format_name(Member("01234567", share, held, demand, address))
+    member = Member("01234567", min(share, 999_999), min(held, 999_999), min(demand, 999_999), address)
     assert len(text) <= 63
     assert name.parse_name(text) == member
     assert name.unpack_address(member.address) == (host, port)
