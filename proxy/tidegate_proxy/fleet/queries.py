@@ -48,7 +48,8 @@ CLAIM = (
 , now AS MATERIALIZED (
     SELECT (SELECT pg_catalog.count(*) FROM seen) AS connections,
         (SELECT pg_catalog.count(*) FROM seen WHERE ours) AS ours,
-        pg_catalog.count(*) AS members, {controls} * pg_catalog.count(*) AS controls, pg_catalog.sum(part[3]::bigint) AS shares,
+        pg_catalog.count(*) AS members, {controls} * pg_catalog.count(*) AS controls,
+        pg_catalog.sum(part[3]::bigint) AS shares,
         pg_catalog.sum(part[4]::bigint) AS held
     FROM member
 ), allowed AS MATERIALIZED (

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate_proxy.fleet.planner import (
+    CONTROL_CONNECTIONS,
     Member,
     View,
     claimable,
@@ -17,7 +18,6 @@ from tidegate_proxy.fleet.planner import (
     kept_back,
     new_share,
     parts,
-    to_share,
 )
 
 
@@ -26,45 +26,46 @@ def members(*numbers: tuple[int, int]) -> list[Member]:
     return [Member(f"{index:08x}", share, min(share, demand), demand) for index, (share, demand) in enumerate(numbers)]
 
 
-def view(all_members: Sequence[Member], budget: int = 90, room: int = 97, others: int = 0, strays: int = 0) -> View:
-    used = len(all_members) + sum(member.held for member in all_members) + strays
-    return View(budget, room, used + others, used, all_members)
+def view(all_members: Sequence[Member], to_share: int = 84, others: int = 0, strays: int = 0) -> View:
+    """A view of these members and so many connections to share; the server has room for seven more."""
+    budget = to_share + kept_back(len(all_members))
+    used = CONTROL_CONNECTIONS * len(all_members) + sum(member.held for member in all_members) + strays
+    return View(budget, budget + 7, used + others, used, all_members)
 
 
-def settle(start: View, rounds: int = 60) -> list[int]:
+def settle(all_members: Sequence[Member], to_share: int = 84, rounds: int = 60) -> list[int]:
     """Shares after so many looks by each member in turn; what is given up is closed at once."""
-    state = list(start.members)
+    state = list(all_members)
+    before = sum(member.share for member in state)
     for _ in range(rounds):
         for index, member in enumerate(state):
-            now = view(state, start.budget, start.room)
+            now = view(state, to_share)
             share = new_share(now, member.id, 0)
             if share > member.share:
                 share = member.share + min(share - member.share, claimable(now))
             state[index] = replace(member, share=share, held=min(member.demand, share))
-            assert sum(each.share for each in state) <= max(
-                to_share(start, 0), sum(each.share for each in start.members)
-            )
+            assert sum(each.share for each in state) <= max(to_share, before)
     return [member.share for member in state]
 
 
 def test_alone_it_has_all_that_there_is() -> None:
-    assert settle(view(members((0, 0)))) == [90 - kept_back(1)]
+    assert settle(members((0, 0))) == [84]
 
 
 def test_all_in_need_get_equal_parts() -> None:
-    assert settle(view(members((0, 50), (0, 50), (0, 50), (0, 50)))) == [20, 20, 21, 21]
+    assert settle(members((0, 50), (0, 50), (0, 50), (0, 50))) == [21, 21, 21, 21]
 
 
 def test_what_an_idle_member_does_not_need_goes_to_who_needs_it() -> None:
-    shares = settle(view(members((21, 0), (21, 0), (20, 0), (20, 100))))
+    shares = settle(members((21, 0), (21, 0), (21, 0), (21, 100)))
     assert shares[3] >= 60
     assert min(shares[:3]) >= 5  # for their first clients
 
 
 def test_nothing_moves_while_nobody_needs_anything() -> None:
-    assert settle(view(members((69, 3), (8, 8), (7, 0)))) == [69, 8, 7]
+    assert settle(members((69, 3), (8, 8), (7, 0))) == [69, 8, 7]
     # What the last needs for its first clients is there but for one.
-    assert settle(view(members((70, 3), (8, 8), (2, 0)))) == [69, 8, 7]
+    assert settle(members((70, 3), (8, 8), (2, 0))) == [69, 8, 7]
 
 
 def test_demands_that_swing_move_little() -> None:
@@ -72,27 +73,27 @@ def test_demands_that_swing_move_little() -> None:
     for swing in (25, 35, 26, 33, 28, 31):
         state[0] = replace(state[0], demand=swing)
         before = [member.share for member in state]
-        shares = settle(view(state), rounds=4)
+        shares = settle(state, rounds=4)
         assert sum(abs(a - b) for a, b in zip(shares, before, strict=True)) <= 8
         state = [replace(member, share=share, held=share) for member, share in zip(state, shares, strict=True)]
 
 
 def test_a_dead_members_part_is_free_once_its_connections_are_gone() -> None:
     left = members((20, 50), (20, 50))
-    assert claimable(view(left, strays=40)) == 90 - kept_back(2) - 80
-    assert claimable(view(left)) == 90 - kept_back(2) - 40
+    assert claimable(view(left, strays=40)) == 84 - 40 - 40
+    assert claimable(view(left)) == 84 - 40
 
 
 def test_where_other_users_take_the_room_the_fleet_gives_way() -> None:
-    now = view(members((43, 50), (43, 50)), others=40)
+    now = view(members((42, 50), (42, 50)), others=40)
     assert claimable(now) == 0
-    assert new_share(now, "00000000", 40) == (97 - 40 - kept_back(2)) // 2
+    assert new_share(now, "00000000", 40) == (84 - 40 + 7) // 2
     # Others who fit beside the budget change nothing.
-    assert new_share(view(now.members, others=7), "00000000", 7) == 43
+    assert new_share(view(now.members, others=7), "00000000", 7) == 42
 
 
 def test_a_smaller_budget_is_kept_to() -> None:
-    assert sum(settle(view(members((43, 50), (43, 50)), budget=40, room=40))) == 40 - kept_back(2)
+    assert settle(members((42, 50), (42, 50)), 32) == [16, 16]
 
 
 def test_more_members_than_connections_leave_some_without() -> None:
@@ -114,12 +115,11 @@ def test_parts_are_all_that_there_is_and_nobody_in_need_has_less_than_another(
             assert result[member.id] >= max(result.values()) - 1
 
 
-@given(numbers=numbers, budget=st.integers(1, 300))
-def test_claims_never_exceed_the_budget(numbers: list[tuple[int, int]], budget: int) -> None:
-    before = view(members(*numbers), budget=budget, room=budget + 7)
-    shares = sum(member.share for member in before.members)
+@given(numbers=numbers, total=st.integers(0, 300), strays=st.integers(0, 50))
+def test_claims_never_exceed_the_budget(numbers: list[tuple[int, int]], total: int, strays: int) -> None:
+    before = view(members(*numbers), total, strays=strays)
     if claimable(before):
-        assert shares + claimable(before) + kept_back(len(before.members)) <= budget
+        assert sum(member.share for member in before.members) + strays + claimable(before) <= total
 
 
 @pytest.mark.parametrize("count", [1, 5, 200, 1000])

@@ -17,9 +17,10 @@ from tidegate_proxy.fleet import name, queries
 from tidegate_proxy.fleet.planner import Member, View, claimable
 
 
-def direct(database: Database, **keywords: Any) -> psycopg.Connection[tuple[object, ...]]:
+def direct(database: Database, **keywords: Any) -> psycopg.Connection[tuple[Any, ...]]:
     """A connection as the proxy's user, without the proxy."""
-    return psycopg.connect(**({"autocommit": True} | database.parameters | keywords))
+    parameters: dict[str, Any] = {"autocommit": True} | database.parameters | keywords
+    return psycopg.connect(**parameters)
 
 
 def rows(conn: psycopg.Connection[tuple[object, ...]], sql: str) -> list[tuple[object, ...]]:
