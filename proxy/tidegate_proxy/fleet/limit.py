@@ -38,7 +38,7 @@ class FleetLimit(TargetLimit):
     def demand(self) -> int:
         """How many connections could be used at once, were it for the share."""
         return sum(
-            min(pool.limits.pool_size + pool.limits.reserve_pool_size, pool.held - len(pool.idle) + pool.waiting)
+            min(pool.limits.pool_size + pool.limits.reserve_pool_size, pool.held - len(pool.idle) + pool.waiters)
             for pool in self.pools
         )
 

@@ -68,7 +68,7 @@ class SharingPool(Borrowing):
         return len(self._servers) + self._opening
 
     @property
-    def waiting(self) -> int:
+    def waiters(self) -> int:
         """How many clients wait."""
         return len(self._waiting)
 
