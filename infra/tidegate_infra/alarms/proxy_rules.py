@@ -94,16 +94,17 @@ def proxy_rules(metrics: ProxyMetrics, thresholds: Thresholds) -> list[Rule]:
             thresholds.pinned_percent,
             periods=10,
         ),
+        # No data is no alarm: a proxy that nobody has logged in to yet may not know its target, and where no task is
+        # left to measure anything, MissingTasks rings.
         Rule(
             "TargetUnavailable",
             "target-unavailable",
-            "The database that takes writes cannot be reached, or nobody is there to say that it can.",
+            "The database that takes writes was there, and can no longer be reached.",
             "Look at SHOW TARGETS for the reason, then at the database's own events: a failover ends by itself.",
             metrics.of_role("AvailabilityPercentage", WRITER, "Average"),
             thresholds.availability_percent,
             below=True,
             periods=3,
-            missing=cloudwatch.TreatMissingData.BREACHING,
             urgent=True,
         ),
         Rule(
