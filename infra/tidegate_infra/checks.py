@@ -11,26 +11,11 @@ from tidegate_infra.proxy_target import ProxyTarget
 @dataclass(frozen=True)
 class Limits:
     """`max_connections_percent` of what the engine accepts, of those `max_idle_connections_percent` unused, for all
-    tasks together; `pool_size` per database and user in each task; `max_tasks`.
-
-    Each task gets the share that is left to it when all tasks run, so that scaling never exceeds the whole.
-    """
+    tasks together; `pool_size` per database and user in each task."""
 
     max_connections_percent: int
     max_idle_connections_percent: int | None
     pool_size: int | None
-    max_tasks: int
-
-    @property
-    def percent_of_task(self) -> int:
-        """Percent of the engine's connections for one task."""
-        return max(self.max_connections_percent // self.max_tasks, 1)
-
-    @property
-    def idle_percent_of_task(self) -> int | None:
-        """Percent of the engine's connections that one task may keep unused."""
-        idle = self.max_idle_connections_percent
-        return None if idle is None else min(idle // self.max_tasks, self.percent_of_task)
 
 
 def check_limits(limits: Limits, target: ProxyTarget) -> None:
@@ -42,20 +27,14 @@ def check_limits(limits: Limits, target: ProxyTarget) -> None:
         raise DeploymentError(
             f"max_idle_connections_percent: {idle} must be from 0 to max_connections_percent, which is {percent}"
         )
-    if limits.max_tasks > percent:
-        raise DeploymentError(
-            f"max_tasks: {limits.max_tasks} tasks cannot share {percent} % of the connections: raise "
-            "max_connections_percent, or lower max_tasks"
-        )
     if size is not None and size < 1:
         raise DeploymentError(f"pool_size: {size} must be at least 1")
     if size is None or target.max_connections is None:
         return
-    budget = target.max_connections * limits.percent_of_task // 100
+    budget = target.max_connections * percent // 100
     if size > budget:
         raise DeploymentError(
-            f"pool_size: {size} is more than the {budget} connections of one task: {target.address} accepts "
-            f"{target.max_connections}, of which up to {limits.max_tasks} tasks share {percent} %; "
-            "lower pool_size or max_tasks, take a larger instance or, if its parameter group says otherwise, give the "
-            "target max_connections"
+            f"pool_size: {size} is more than {budget}, which is {percent} % of {target.max_connections} connections "
+            f"that {target.address} accepts: lower pool_size, take a larger instance or, if its parameter group says "
+            "otherwise, give the target max_connections"
         )

@@ -93,10 +93,10 @@ class TidegateProxy(Construct):
         path; `debug_logging`, never with a statement's values; `default_auth_scheme`, IAM_AUTH to log in to the
         database by IAM, as the users that `grant_connect` names, so that no password is needed; `iam_auth`, clients log
         in with their AWS credentials; `idle_client_timeout`, 30 minutes; `init_query`, SQL for each new server
-        connection; `max_connections_percent`, of the database's connections, for all `max_tasks` tasks together, so
-        each one may use its part of it; `max_idle_connections_percent`, how many of them may stay open unused;
-        `require_tls`; `role`, of the tasks; `secrets`, one per database user, as a list or by user, by default the
-        target's own; `security_groups`, further ones for the tasks; `vpc_subnets`, private ones in two zones.
+        connection; `max_connections_percent`, of the database's connections, for all tasks together;
+        `max_idle_connections_percent`, how many of them may stay open unused; `require_tls`; `role`, of the tasks;
+        `secrets`, one per database user, as a list or by user, by default the target's own; `security_groups`, further
+        ones for the tasks; `vpc_subnets`, private ones in two zones.
 
         `certificate`, the secret with certificate and key (needed with `require_tls`: `python -m
         tidegate_infra.certificate` makes one); `endpoint_type`; `domain_name`, such as `shop.tidegate.internal`, and
@@ -123,7 +123,7 @@ class TidegateProxy(Construct):
         self.db_proxy_name = _name(self, db_proxy_name)
         self.secrets = self._secrets(secrets)
         self._check_identity(certificate, require_tls)
-        limits = Limits(max_connections_percent, max_idle_connections_percent, pool_size, max_tasks)
+        limits = Limits(max_connections_percent, max_idle_connections_percent, pool_size)
         check_limits(limits, proxy_target)
         selected = private_subnets(vpc, vpc_subnets)
         self.subnets = selected.subnets

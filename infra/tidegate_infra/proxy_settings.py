@@ -79,13 +79,15 @@ def proxy_settings(
         "connection_borrow_timeout": behaviour.borrow_timeout.to_seconds(),
         "idle_client_timeout": behaviour.idle_client_timeout.to_seconds(),
         "init_query": behaviour.init_query,
-        "max_connections_percent": limits.percent_of_task,
-        "max_idle_connections_percent": limits.idle_percent_of_task,
+        # All tasks together keep within it, however many there are.
+        "fleet": True,
+        "max_connections_percent": limits.max_connections_percent,
+        "max_idle_connections_percent": limits.max_idle_connections_percent,
         "default_pool_size": limits.pool_size,
         "client_tls": client_tls,
         "client_tls_secret": None if certificate is None else certificate.secret_arn,
         "aws_region": Stack.of(scope).region,
-        "databases": as_json(scope, _databases(target, databases, identity)),
+        "databases": late_json(scope, lambda: _databases(target, databases, identity)),
     }
     if identity.secrets:
         users = {user: {"secret": secret.secret_arn} for user, secret in identity.secrets.items()}
@@ -103,6 +105,9 @@ def _databases(target: ProxyTarget, names: Sequence[str], identity: Identity) ->
     server: dict[str, Any] = {"host": target.host, "port": target.port}
     if identity.iam_to_database:
         server["server_auth"] = "iam"
+        # Without a password there is nobody else whom the fleet's own connection could log in as.
+        if identity.rules is not None and identity.rules.db_users:
+            server["auth_user"] = identity.rules.db_users[0]
     if not names:
         return {EVERY_DATABASE: server}
     tables: dict[str, Any] = {}

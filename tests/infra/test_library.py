@@ -104,8 +104,8 @@ def test_one_is_replaced_by_the_other_in_place(stack: cdk.Stack, vpc: ec2.Vpc, c
     assert environment["TIDEGATE_CONNECTION_BORROW_TIMEOUT"] == "30"
     assert environment["TIDEGATE_IDLE_CLIENT_TIMEOUT"] == "600"
     assert environment["TIDEGATE_INIT_QUERY"] == "SET app.tier = 'web'"
-    assert (environment["TIDEGATE_MAX_CONNECTIONS_PERCENT"], environment["TIDEGATE_LOG_LEVEL"]) == ("20", "debug")
-    assert environment["TIDEGATE_MAX_IDLE_CONNECTIONS_PERCENT"] == "10"
+    assert (environment["TIDEGATE_MAX_CONNECTIONS_PERCENT"], environment["TIDEGATE_LOG_LEVEL"]) == ("80", "debug")
+    assert environment["TIDEGATE_MAX_IDLE_CONNECTIONS_PERCENT"] == "40"
     assert environment["TIDEGATE_PROXY_NAME"] == "shop"
     assert list(json.loads(environment["TIDEGATE_USERS"].replace("<", "").replace(">", ""))) == ["postgres"]
 

@@ -78,8 +78,14 @@ def test_the_role_in_the_rule_is_the_functions_own(default: Assembly) -> None:
 
 
 def test_tasks_share_the_databases_connections(default: Assembly, existing: Assembly) -> None:
-    assert settings(default).max_connections_percent == 90 // 4
-    assert settings(existing).max_connections_percent == 90 // 6
+    for assembly in (default, existing):
+        found = settings(assembly)
+        assert (found.fleet, found.max_connections_percent) == (True, 90)
+
+
+def test_by_iam_the_fleet_logs_in_as_a_user_that_the_task_may_log_in_as(existing: Assembly) -> None:
+    database = settings(existing).databases["app"]
+    assert (database.server_auth, database.auth_user) == ("iam", "app")
 
 
 def test_without_tls_clients_have_passwords(isolated: Assembly) -> None:

@@ -122,7 +122,7 @@ class Parameters(BaseModel):
     """Tasks that always run."""
 
     max_tasks: Annotated[int, Field(ge=1, le=100)] = 4
-    """Most tasks; each may use its part of `max_connections_percent`."""
+    """Most tasks. However many run, together they keep within `max_connections_percent`."""
 
     spot: bool = False
     """Whether tasks beyond `min_tasks` run on Fargate Spot."""
