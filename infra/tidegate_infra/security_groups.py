@@ -13,6 +13,9 @@ from tidegate_infra.proxy_target import ProxyTarget
 LISTEN_PORT = 5432
 """Where clients connect: PostgreSQL's own port, as with RDS Proxy."""
 
+FLEET_PORT = 5433
+"""Where a task takes cancel requests that other tasks got for its clients."""
+
 HEALTH_PORT = 8080
 """HTTP: /healthz and /readyz."""
 
@@ -57,7 +60,7 @@ def make_security_groups(
         front.connections.allow_to(tasks, port, "PostgreSQL")
         front.connections.allow_to(tasks, ec2.Port.tcp(HEALTH_PORT), "Health checks")
     # A cancel request that reaches another task than its query is passed on to the one that owns it.
-    tasks.connections.allow_internally(port, "Cancel requests between tasks")
+    tasks.connections.allow_internally(ec2.Port.tcp(FLEET_PORT), "Cancel requests between tasks")
     tasks.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(HTTPS), "AWS services: secrets, STS, logs, the image")
     database_port = _database_port(target)
     if target.connections is None:

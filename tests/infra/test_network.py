@@ -33,7 +33,7 @@ def test_security_groups_let_in_the_next_in_the_chain_and_nobody_else(existing: 
         ("Load", "Clients", "5432"),
         ("Tasks", "Load", "5432"),
         ("Tasks", "Load", "8080"),
-        ("Tasks", "Tasks", "5432"),
+        ("Tasks", "Tasks", "5433"),
         ("sg-0123456789abcdef0", "Tasks", "5432"),
     }
 
@@ -44,7 +44,7 @@ def test_security_groups_let_out_to_the_next_in_the_chain_and_to_aws(existing: A
         ("Clients", "0.0.0.0/0", "443"),
         ("Load", "Tasks", "5432"),
         ("Load", "Tasks", "8080"),
-        ("Tasks", "Tasks", "5432"),
+        ("Tasks", "Tasks", "5433"),
         ("Tasks", "sg-0123456789abcdef0", "5432"),
         ("Tasks", "0.0.0.0/0", "443"),
     }
