@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 from tidegate_proxy import __version__
@@ -24,7 +25,7 @@ DATABASE = CONSOLE
 """The console's database; the name that tools made for PgBouncer connect to."""
 
 MAX_COMMAND = 1 << 16
-MAX_QUERIES = 1000
+MAX_REQUESTS = 1000
 """Commands that may wait while one is at work."""
 
 PARAMETERS = {
@@ -46,6 +47,32 @@ _OF_DRIVERS = frozenset(
 _READY = encode.ready_for_query(wire.IDLE)
 
 
+class _Extended(Enum):
+    """What to do about a message of the extended protocol."""
+
+    REQUEST = "refuse it"
+    SYNC = "begin anew"
+
+
+_EXTENDED = {
+    wire.PARSE: _Extended.REQUEST,
+    wire.BIND: _Extended.REQUEST,
+    wire.DESCRIBE: _Extended.REQUEST,
+    wire.EXECUTE: _Extended.REQUEST,
+    wire.CLOSE: _Extended.REQUEST,
+    wire.SYNC: _Extended.SYNC,
+}
+_IGNORED = frozenset({wire.FLUSH, wire.COPY_DATA, wire.COPY_DONE, wire.COPY_FAIL})
+"""Errors are sent at once, and a COPY that was refused may still be on its way."""
+
+_NO_EXTENDED_QUERIES = ClientProtocolError(
+    "the admin console takes simple queries only",
+    sqlstate="0A000",
+    hint="Use psql, or your driver's simple query mode: preferQueryMode=simple (pgjdbc), psycopg.ClientCursor, "
+    "QueryExecModeSimpleProtocol (pgx).",
+)
+
+
 class Console(asyncio.Protocol):
     """A console connection after its login.
 
@@ -60,7 +87,8 @@ class Console(asyncio.Protocol):
         self._proxy = proxy
         self._may_change = may_change
         self._buffer = bytearray()
-        self._queries: deque[str] = deque()
+        self._requests: deque[str | _Extended] = deque()
+        self._skipping = False
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -94,28 +122,40 @@ class Console(asyncio.Protocol):
         elif kind == wire.QUERY:
             self.asked = time.monotonic()
             self._proxy.counts.console += 1
-            self._queries.append(body.rstrip(b"\0").decode(errors="replace"))
-            if len(self._queries) > MAX_QUERIES:
-                self._end(ClientProtocolError("too many commands at once", sqlstate="54000"))
-            elif self._task is None:
-                # One after the other: some commands wait.
-                self._task = asyncio.get_running_loop().create_task(self._serve())
-        else:
-            self._end(
-                ClientProtocolError(
-                    "the admin console takes simple queries only",
-                    sqlstate="0A000",
-                    hint="Use psql, or your driver's simple query mode.",
-                )
-            )
+            self._asked(body.rstrip(b"\0").decode(errors="replace"))
+        elif kind in _EXTENDED:
+            self._asked(_EXTENDED[kind])
+        elif kind not in _IGNORED:
+            # Nobody knows where its next message begins.
+            self._end(ClientProtocolError(f"invalid frontend message type {kind}"))
+
+    def _asked(self, request: str | _Extended) -> None:
+        self._requests.append(request)
+        if len(self._requests) > MAX_REQUESTS:
+            self._end(ClientProtocolError("too many commands at once", sqlstate="54000"))
+        elif self._task is None:
+            # One after the other: some commands wait.
+            self._task = asyncio.get_running_loop().create_task(self._serve())
 
     async def _serve(self) -> None:
         try:
-            while self._queries and not self.transport.is_closing():
-                answer = await self._answer(self._queries.popleft())
-                self.transport.write(answer + _READY)
+            while self._requests and not self.transport.is_closing():
+                request = self._requests.popleft()
+                if isinstance(request, str):
+                    self.transport.write(await self._answer(request) + _READY)
+                else:
+                    self._refuse(request)
         finally:
             self._task = None
+
+    def _refuse(self, request: _Extended) -> None:
+        """As PostgreSQL does after an error: what follows is skipped up to a Sync, which is answered."""
+        if request is _Extended.SYNC:
+            self._skipping = False
+            self.transport.write(_READY)
+        elif request is _Extended.REQUEST and not self._skipping:
+            self._skipping = True
+            self.transport.write(encode.error_response(_NO_EXTENDED_QUERIES, fatal=False))
 
     async def _answer(self, text: str) -> bytes:
         answer = b""

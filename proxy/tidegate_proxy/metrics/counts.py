@@ -37,6 +37,7 @@ _NUMBERS = (
     "servers_closed",
     "server_lifetime",
     "borrow_timeouts",
+    "deadline_cancels",
 )
 
 
@@ -47,7 +48,7 @@ class PoolCounts:
 
     `plain` and `tls`: of its clients, by how they are connected. The others are counted by the pool: server connections
     asked for (and those of them by TLS), opened, failed to open and closed; the age of the closed ones in seconds;
-    borrows that timed out; pins by reason.
+    borrows that timed out; transactions that were ended at their client's deadline; pins by reason.
     """
 
     def __init__(self, target: str = "") -> None:
@@ -61,6 +62,7 @@ class PoolCounts:
         self.servers_closed = 0
         self.server_lifetime = 0.0
         self.borrow_timeouts = 0
+        self.deadline_cancels = 0
         self.pins: Counter[str] = Counter()
 
     def call_slow(self, seconds: float) -> None:

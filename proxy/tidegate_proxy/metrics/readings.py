@@ -86,6 +86,7 @@ def _counted(counts: PoolCounts, labels: dict[str, str]) -> Iterator[Reading]:
     yield Reading("DatabaseConnectionsSetupSucceeded", labels, counts.servers_opened)
     yield Reading("DatabaseConnectionsSetupFailed", labels, counts.servers_failed)
     yield Reading("BorrowTimeouts", labels, counts.borrow_timeouts)
+    yield Reading("DeadlineCancels", labels, counts.deadline_cancels)
     yield Reading("QueryRequests", labels, clients.requests)
     yield Reading("QueryRequestsTLS", labels, counts.tls.requests)
     yield Reading("QueryRequestsNoTLS", labels, counts.plain.requests)
@@ -132,9 +133,15 @@ def _present(pools: list[Pool], labels: dict[str, str]) -> Iterator[Reading]:
 
 
 def _of_identities(proxy: Proxy) -> Iterator[Reading]:
-    if proxy.iam is not None:
-        for result, count in proxy.iam.results.items():
-            yield Reading("IAMVerifications", {"result": str(result)}, count)
+    if proxy.iam is None:
+        return
+    for result, count in proxy.iam.results.items():
+        yield Reading("IAMVerifications", {"result": str(result)}, count)
+    if proxy.iam.verifier is not None:
+        sts = proxy.iam.verifier.sts
+        for outcome, count in sts.requests.items():
+            yield Reading("STSRequests", {"result": outcome}, count)
+        yield Reading("STSLatency", {}, Distribution(list(sts.latencies), sts.seconds))
 
 
 def _of_process(proxy: Proxy) -> Iterator[Reading]:

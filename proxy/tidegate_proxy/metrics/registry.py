@@ -319,6 +319,14 @@ METRICS: Final[tuple[Metric, ...]] = (
         labels=_BY_TARGET,
     ),
     _own(
+        "DeadlineCancels",
+        Kind.COUNTER,
+        (PROXY, TARGET),
+        "deadline_cancels_total",
+        "Transactions that were ended at the deadline that their client had set, those that still waited included.",
+        labels=_BY_TARGET,
+    ),
+    _own(
         "Failovers",
         Kind.COUNTER,
         (PROXY,),
@@ -365,6 +373,23 @@ METRICS: Final[tuple[Metric, ...]] = (
         "iam_verifications_total",
         "Logins by IAM, by their result.",
         labels=("result",),
+    ),
+    _own(
+        "STSRequests",
+        Kind.COUNTER,
+        (PROXY, RESULT),
+        "sts_requests_total",
+        "Requests to STS, by HTTP status or kind of failure: timeout, connection, cancelled.",
+        labels=("result",),
+    ),
+    _own(
+        "STSLatency",
+        Kind.DISTRIBUTION,
+        (PROXY,),
+        "sts_latency_seconds",
+        "How long a request to STS took, failed ones included.",
+        unit=Unit.MICROSECONDS,
+        statistic="p99",
     ),
     _own(
         "CPUUtilization",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
-from tests.proxy.console.helpers import show
+from tests.proxy.console.helpers import console, show
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
-from tests.support.rawclient import RawClient, parse
+from tests.support.rawclient import RawClient, bind, describe, execute, parse
 
 from tidegate_proxy.protocol import encode
 
@@ -77,9 +79,55 @@ def test_an_unknown_command_is_an_error_with_a_hint(watched: ProxyProcess) -> No
         assert "CLIENTS" in fields["H"]
         client.send(encode.query(";"))
         assert client.kinds_until() == "IZ"
-        client.send(parse(b"", b"SHOW CLIENTS"))
-        assert client.error_until("E")["C"] == "0A000"
+        client.send(b"!\0\0\0\4")
+        assert client.error_until("E")["C"] == "08P01"
         assert client.is_closed()
+
+
+def test_an_extended_query_is_refused_and_the_connection_goes_on(watched: ProxyProcess) -> None:
+    with RawClient(watched.parameters | {"dbname": "pgbouncer"}) as client:
+        extended = parse(b"", b"SHOW VERSION") + describe(b"S", b"") + bind() + execute()
+        # One error for all of it, and that in its place among the answers.
+        client.send(encode.query("SHOW VERSION") + extended + encode.flush())
+        assert client.kinds_until("E") == "TDCZE"
+        client.send(extended + encode.sync() + encode.query("SHOW VERSION"))
+        assert client.kinds_until() == "Z"
+        assert client.kinds_until() == "TDCZ"
+        client.send(extended + encode.sync())
+        error = client.error_until()
+        assert error["C"] == "0A000"
+        assert "simple query mode" in error["H"]
+
+
+def test_drivers_that_prepare_get_an_error_that_they_survive(watched: ProxyProcess) -> None:
+    with console(watched) as conn:
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="simple queries only"):
+                conn.execute("SHOW POOLS", prepare=True)
+            with pytest.raises(psycopg.errors.FeatureNotSupported):
+                conn.execute("SHOW %s", ["POOLS"])
+            assert conn.execute("SHOW VERSION").fetchall()
+
+
+def test_asyncpg_survives_it_too(watched: ProxyProcess) -> None:
+    parameters = watched.parameters
+
+    async def run() -> None:
+        conn = await asyncpg.connect(
+            host=parameters["host"],
+            port=parameters["port"],
+            user=parameters["user"],
+            password=parameters["password"],
+            database="pgbouncer",
+        )
+        try:
+            with pytest.raises(asyncpg.FeatureNotSupportedError):
+                await conn.fetch("SHOW POOLS")
+            assert await conn.execute("SHOW VERSION") == "SHOW"
+        finally:
+            await conn.close()
+
+    asyncio.run(run())
 
 
 def test_only_those_who_may_get_in(proxy: ProxyProcess) -> None:

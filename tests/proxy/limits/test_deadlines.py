@@ -9,9 +9,11 @@ import sys
 
 import psycopg
 import pytest
+from tests.proxy.metrics.test_served import samples
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
 from tests.support.rawclient import RawClient, bind, describe, execute, parse
 
+from tidegate_proxy.metrics.registry import METRICS
 from tidegate_proxy.protocol import encode
 
 PASSED = b"57014"
@@ -202,3 +204,28 @@ def test_frozen_processes_hold_nothing_beyond_their_deadlines(start_proxy: Start
         for process in frozen:
             process.kill()
             process.communicate()
+
+
+def test_each_one_that_has_ended_something_is_counted(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=1, http_port=0)
+    (counter,) = [metric.prometheus for metric in METRICS if metric.name == "DeadlineCancels"]
+
+    def counted() -> float:
+        return sum(value for (name, _), value in samples(proxy).items() if name == counter)
+
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
+        one.query(within(60_000))
+        one.query("COMMIT")
+        assert counted() == 0
+        one.query(within(1000))
+        assert error_of(one.query("SELECT pg_sleep(60)")) == PASSED
+        # Served when the transaction, idle by then, is over, too: it counts once.
+        values(two, "SELECT 'served'")
+        assert counted() == 1
+        one.query("ROLLBACK")
+        two.query("BEGIN")
+        assert error_of(one.query(within(100))) == PASSED
+        assert counted() == 2
+        two.query("COMMIT")
+        one.query(within(100))
+        eventually(lambda: counted() == 3)

@@ -16,6 +16,7 @@ from tidegate_proxy.identity.iam.answer import MAX_ANSWER, TryAgain, read_answer
 from tidegate_proxy.identity.iam.policy import Principal
 from tidegate_proxy.identity.iam.reasons import Reason, TokenError
 from tidegate_proxy.identity.iam.token import PROXY_HEADER, ProxyToken
+from tidegate_proxy.metrics.histogram import add
 
 _KEPT = 20.0
 """Seconds that an unused connection is kept: AWS's own end closes it somewhat later."""
@@ -31,14 +32,14 @@ class Sts:
     - `proxy_id`: sent with each request, as the header that the client has signed.
     - `connections`: most requests at a time. `timeout`: seconds for one.
 
-    For metrics: `requests`, counted by HTTP status or kind of failure; `seconds`, the sum of their durations, and
-    `slowest`, the longest of them.
+    For metrics: `requests`, counted by HTTP status or kind of failure; `latencies`, their durations (see
+    `core.statistics`), and `seconds`, the sum of them.
     """
 
     def __init__(self, endpoint: str, *, proxy_id: str, connections: int, timeout: float) -> None:
         self.requests: Counter[str] = Counter()
         self.seconds = 0.0
-        self.slowest = 0.0
+        self.latencies: list[int] = []
         self._endpoint = endpoint
         self._headers = {
             PROXY_HEADER: proxy_id,
@@ -92,7 +93,7 @@ class Sts:
             took = loop.time() - started
             self.requests[outcome] += 1
             self.seconds += took
-            self.slowest = max(self.slowest, took)
+            add(self.latencies, took)
         return read_answer(status, body)
 
     async def _get(self, token: ProxyToken) -> tuple[int, bytes]:

@@ -7,6 +7,7 @@ import signal
 import psycopg
 import pytest
 from tests.proxy.identity.iam.conftest import ACCOUNT, ROLE, StartIamProxy, known_to, log_in, new_key, token_of
+from tests.proxy.metrics.test_served import samples
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
 from tests.support.rawclient import RawClient
@@ -197,3 +198,20 @@ def test_rules_and_log_say_why_without_the_token(iam_proxy: ProxyProcess, key: K
     assert ROLE not in log, "whom the rules do name is nobody's business"
     for secret in (*tokens, key.secret_key, str(key.session_token), "hunter2", "tidegate-v1."):
         assert secret not in log
+
+
+def test_what_is_asked_of_sts_and_for_how_long_is_among_the_metrics(
+    start_iam_proxy: StartIamProxy, database: Database, key: Key
+) -> None:
+    proxy = start_iam_proxy(user=database.user, http_port=0)
+    token = token_of(key)
+    for _ in range(2):
+        assert log_in(proxy, token) == {}
+    assert log_in(proxy, token_of(new_key()))["C"] == "28P01"
+    found = samples(proxy)
+    assert found[("tidegate_iam_verifications_total", (("result", "accepted"),))] == 2
+    # The second login was judged by what was known.
+    assert found[("tidegate_sts_requests_total", (("result", "200"),))] == 1
+    assert found[("tidegate_sts_requests_total", (("result", "403"),))] == 1
+    assert found[("tidegate_sts_latency_seconds_count", ())] == 2
+    assert found[("tidegate_sts_latency_seconds_sum", ())] > 0
