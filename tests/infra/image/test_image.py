@@ -95,8 +95,8 @@ def test_every_package_is_locked_by_hash_and_fits_what_the_project_asks_for() ->
     for text in wanted:
         asked = Requirement(text)
         name = asked.name.lower().replace("_", "-")
-        assert name in locked, f"{name} is not locked: python proxy/lock_requirements.py"
-        assert locked[name] in asked.specifier, f"{text} is locked at {locked[name]}: python proxy/lock_requirements.py"
+        assert name in locked, f"{name} is not locked: python proxy/lock_image.py"
+        assert locked[name] in asked.specifier, f"{text} is locked at {locked[name]}: python proxy/lock_image.py"
 
 
 def test_compose_runs_the_image_as_fargate_does() -> None:

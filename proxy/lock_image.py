@@ -1,6 +1,6 @@
 """Renew requirements.txt and requirements-build.txt: what the proxy's image is made of, each wheel by its hash.
 
-    python proxy/lock_requirements.py
+    python proxy/lock_image.py
 
 The versions are those that pip finds for the image's Python on both architectures. Hashes of wheels for the other
 Pythons are there too, because the tests carry out the image's steps with the Python that runs them.
@@ -26,7 +26,7 @@ PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux201
 BUILD = ("setuptools", "Cython", "hypothesis", "pytest")
 """What the first stage needs: to build the wheel, and to test it."""
 
-HEADER = "# Made by lock_requirements.py: {what}.\n"
+HEADER = "# Made by lock_image.py: {what}.\n"
 
 
 def of_the_proxy() -> list[str]:
