@@ -23,6 +23,7 @@ from tidegate_proxy.settings import ConfigurationError, Settings, load_settings
 from tidegate_proxy.settings.errors import dotted, one_line
 from tidegate_proxy.sizing import size
 from tidegate_proxy.tls import server_side_context
+from tidegate_proxy.workers import Workers, begin_worker, worker_settings
 
 DATABASES_SHOWN = 10
 
@@ -83,9 +84,32 @@ def serve(file: Path | None) -> None:
         for warning in warnings:
             logger.warning(warning)
         try:
+            if settings.workers > 1:
+                _need_core()
+                sys.exit(Workers(settings, file).run())
             _run(settings, lambda: _load(file)[0])
         except ConfigurationError as error:
             raise ConfigurationError(f"{file}: {error}" if file is not None else str(error)) from None
+    except ConfigurationError as error:
+        raise _ConfigurationFailure(str(error)) from None
+
+
+@main.command(hidden=True)
+@click.argument("parent", type=int)
+@click.argument("index", type=int)
+@click.argument("port", type=int)
+@file_argument
+def worker(parent: int, index: int, port: int, file: Path | None) -> None:
+    """One of several processes that `serve` starts."""
+
+    def read() -> Settings:
+        return worker_settings(_load(file)[0], index, port)
+
+    begin_worker(parent)
+    try:
+        settings = read()
+        setup_logging(settings)
+        _run(settings, read)
     except ConfigurationError as error:
         raise _ConfigurationFailure(str(error)) from None
 

@@ -134,7 +134,7 @@ class Proxy:
         await self.monitor.start()
         self.listen()
         self._watch_targets()
-        self.fleet.start()
+        await self.fleet.start()
         sweeper = loop.create_task(self._sweep())
         watcher = loop.create_task(self.certificates.watch())
         try:
@@ -149,7 +149,7 @@ class Proxy:
     def listen(self) -> None:
         """Begin to accept clients. Raises: ConfigurationError."""
         settings = self.settings
-        self._listeners = tcp_listeners(settings.listen_host, settings.listen_port)
+        self._listeners = tcp_listeners(settings.listen_host, settings.listen_port, shared=settings.workers > 1)
         if settings.unix_socket_dir is not None:
             mode, group = int(settings.unix_socket_mode, 8), settings.unix_socket_group
             try:
@@ -660,9 +660,16 @@ class Proxy:
 
     async def cancel(self, pid: int, key: bytes) -> None:
         """Do what a CancelRequest asks, if its key is right; nobody is told whether it was."""
+        if not await self.cancel_own(pid, key):
+            await self.fleet.pass_on_cancel(pid, key)
+
+    async def cancel_own(self, pid: int, key: bytes) -> bool:
+        """The same for this process's own clients. Returns: whether it was one of them."""
         client = self._clients.get(pid)
-        if client is not None and hmac.compare_digest(client.key, key):
-            await client.owner.cancel(client)
+        if client is None or not hmac.compare_digest(client.key, key):
+            return False
+        await client.owner.cancel(client)
+        return True
 
 
 def _iam(settings: Settings) -> IamAuthenticator | None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
+import socket
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tidegate_proxy.fleet import name
+from tidegate_proxy.fleet import cancel, name
+from tidegate_proxy.fleet.cancel import CancelPort
 from tidegate_proxy.fleet.membership import ControlPool, Membership
+from tidegate_proxy.fleet.planner import LOOK_INTERVAL
 from tidegate_proxy.metrics.counts import PoolCounts
 from tidegate_proxy.pool.sharing import Sharing, TargetLimit
-from tidegate_proxy.settings import DatabaseSettings
+from tidegate_proxy.settings import ConfigurationError, DatabaseSettings
 from tidegate_proxy.settings.effective import pool_limits
 
 if TYPE_CHECKING:
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
 
 logger = logging.getLogger(__name__)
+
+ANY_HOST = "0.0.0.0"  # noqa: S104
 
 _FALLBACK_DATABASE = "postgres"
 """Every server has it unless somebody has dropped it; `initdb` makes it for such purposes."""
@@ -31,7 +38,10 @@ class Fleet:
     def __init__(self, proxy: Proxy) -> None:
         self.id = name.new_id()
         self._proxy = proxy
+        self.address = ""
         self._memberships: dict[Hashable, Membership] = {}
+        self._cancels = CancelPort(proxy.cancel_own)
+        self._passing_on = 0
 
     @property
     def enabled(self) -> bool:
@@ -43,11 +53,72 @@ class Fleet:
         """One for each server."""
         return iter(self._memberships.values())
 
-    def start(self) -> None:
-        """Join before the first client comes."""
+    async def start(self) -> None:
+        """Join before the first client comes. Raises: ConfigurationError."""
         if self.enabled:
+            self.address = await self._listen()
             for database in self._proxy.settings.databases.values():
                 self.limit(self._proxy.target_of(database))
+
+    async def _listen(self) -> str:
+        settings = self._proxy.settings
+        host = settings.advertise_address or await self._own_address()
+        if host is None:
+            return ""
+        try:
+            # Behind an address translation, ours is not an address of this machine.
+            port = await self._cancels.listen(host if _is_local(host) else ANY_HOST, settings.fleet_port)
+        except OSError as error:
+            raise ConfigurationError(
+                f"fleet_port: cannot listen on {host} port {settings.fleet_port}: {error.strerror}: choose another "
+                "one, or 0 for any"
+            ) from None
+        return name.pack_address(host, port)
+
+    async def _own_address(self) -> str | None:
+        """`listen_host` if it is one address, else that from which this machine reaches the first database."""
+        settings = self._proxy.settings
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address(settings.listen_host)
+            if not address.is_unspecified:
+                return str(address)
+        database = next(iter(settings.databases.values()))
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(database.host, database.port, type=socket.SOCK_DGRAM)
+            with socket.socket(found[0][0], socket.SOCK_DGRAM) as probe:
+                # Sends nothing.
+                probe.connect(found[0][4])
+                return str(probe.getsockname()[0])
+        except OSError as error:
+            logger.warning("no address for cancel requests from other members (%s): set advertise_address", error)
+            return None
+
+    async def pass_on_cancel(self, pid: int, key: bytes) -> None:
+        """Send a CancelRequest to the member whose client it means, if there is one."""
+        if not self.enabled or self._passing_on >= cancel.AT_ONCE:
+            return
+        self._passing_on += 1
+        try:
+            addresses = self._addresses_of(pid)
+            if not addresses and name.tag_of_process(pid) != name.tag_of(self.id):
+                # A member that joined a moment ago is seen with the next look.
+                await asyncio.sleep(LOOK_INTERVAL + 0.2)
+                addresses = self._addresses_of(pid)
+            await cancel.pass_on(pid, key, addresses)
+        finally:
+            self._passing_on -= 1
+
+    def _addresses_of(self, pid: int) -> set[tuple[str, int]]:
+        tag = name.tag_of_process(pid)
+        members = [
+            member
+            for membership in self._memberships.values()
+            if membership.view is not None
+            for member in membership.view.members
+            if member.id != self.id and name.tag_of(member.id) == tag
+        ]
+        return {address for member in members if (address := name.unpack_address(member.address)) is not None}
 
     def limit(self, target: Hashable) -> TargetLimit:
         """The limit for the connections to this server; `target`, as `Proxy.target_of` names it."""
@@ -55,7 +126,7 @@ class Fleet:
             return TargetLimit()
         membership = self._memberships.get(target)
         if membership is None:
-            seat = _Seat(self._proxy, self.id, target)
+            seat = _Seat(self._proxy, self, target)
             if seat.role != "writer":
                 # Readers are several servers, which do not know of each other's connections.
                 return TargetLimit()
@@ -68,6 +139,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Leave; the pools are closed."""
+        self._cancels.close()
         await asyncio.gather(*(membership.close() for membership in self._memberships.values()))
         self._memberships.clear()
 
@@ -75,9 +147,9 @@ class Fleet:
 class _Seat:
     """What a membership needs: see `membership.Place`."""
 
-    def __init__(self, proxy: Proxy, member_id: str, target: Hashable) -> None:
-        self.id = member_id
-        self.address = ""
+    def __init__(self, proxy: Proxy, fleet: Fleet, target: Hashable) -> None:
+        self.id = fleet.id
+        self.address = fleet.address
         self.sharing = proxy.sharing
         self._proxy = proxy
         self._key = target
@@ -155,3 +227,13 @@ class _Seat:
         # With nothing to log in with, the server says what it thinks of that.
         user = database.user or next(iter(proxy.settings.users), "") or ""
         return user, proxy.connector(entry, database, user)
+
+
+def _is_local(host: str) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 from tidegate_proxy.settings import ConfigurationError
 
@@ -17,10 +18,11 @@ BACKLOG = 2048
 """Connections that the kernel holds until they are accepted: a storm of cold clients must not have to knock twice."""
 
 
-def tcp_listeners(hosts: str, port: int) -> list[socket.socket]:
+def tcp_listeners(hosts: str, port: int, *, shared: bool = False, reserve_only: bool = False) -> list[socket.socket]:
     """Non-blocking sockets that listen on every address of these hosts.
 
-    Parameters: `hosts`, separated by commas; `port`, 0 for any free one, the same for all.
+    Parameters: `hosts`, separated by commas; `port`, 0 for any free one, the same for all; `shared`, other processes of
+    the same user may do so too, and the kernel spreads connections over them; `reserve_only`, do not listen.
     Raises: ConfigurationError.
     """
     listeners: list[socket.socket] = []
@@ -28,7 +30,9 @@ def tcp_listeners(hosts: str, port: int) -> list[socket.socket]:
         for host in filter(None, (part.strip() for part in hosts.split(","))):
             for family, _, _, _, address in _addresses(host, port):
                 chosen = port or (listeners[0].getsockname()[1] if listeners else 0)
-                listeners.append(_listen(family, (address[0], chosen, *address[2:]), host, chosen))
+                listeners.append(_bind(family, (address[0], chosen, *address[2:]), host, shared))
+        if not reserve_only:
+            _listen(listeners, hosts)
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -44,19 +48,28 @@ def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str
     return [(int(family), kind, protocol, name, address) for family, kind, protocol, name, address in found]  # type: ignore[misc]
 
 
-def _listen(family: int, address: tuple[object, ...], host: str, port: int) -> socket.socket:
+def _bind(family: int, address: tuple[Any, ...], host: str, shared: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigurationError(_cannot_listen(host, port, error)) from None
+        raise ConfigurationError(_cannot_listen(host, address[1], error)) from None
     listener.setblocking(False)
     return listener
+
+
+def _listen(listeners: list[socket.socket], hosts: str) -> None:
+    for listener in listeners:
+        try:
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise ConfigurationError(_cannot_listen(hosts, listener.getsockname()[1], error)) from None
 
 
 class UnixListener:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
 from tidegate_proxy.settings.values import Flag, Model
+
+
+def _ip_address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("must be an IP address") from None
 
 
 class FleetSettings(Model, frozen=True):
@@ -14,7 +26,21 @@ class FleetSettings(Model, frozen=True):
     server, on one control connection each; see docs/fleet.md. Every proxy of the fleet needs it, with the same
     databases."""
 
+    workers: Annotated[int, Field(strict=True, ge=1, le=256)] = 1
+    """How many processes to run behind `listen_port`, one for each vCPU. The kernel spreads clients over them; each is
+    a member of the fleet, also where `fleet` is off. One that dies is started again. Limits of clients are each process's
+    own; with `http_port` the second process has the port after it, and so on; the Unix socket is the first one's."""
+
+    advertise_address: Annotated[str, AfterValidator(_ip_address)] | None = None
+    """IP address at which other members of the fleet can reach this one, to pass on the CancelRequests that a load
+    balancer or the kernel has given to the wrong one. Default: `listen_host` if it is one address, else the address
+    from which the machine reaches the database."""
+
+    fleet_port: Annotated[int, Field(strict=True, ge=0, le=65_535)] = 0
+    """TCP port for those, and for nothing else; the second of several `workers` has the port after it, and so on. Other
+    members must be allowed to connect to it, nobody else. 0 takes any free port."""
+
     @property
     def in_fleet(self) -> bool:
         """Whether this process is one of several."""
-        return self.fleet
+        return self.fleet or self.workers > 1

@@ -1,0 +1,140 @@
+"""Several proxy processes behind one port: the parent starts them, restarts those that die, and passes signals on."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tidegate_proxy.net.listen import tcp_listeners
+from tidegate_proxy.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CONFIGURATION_FAILURE = 2
+"""Exit status of a worker that would fail again."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_LIVED_WELL = 10.0
+"""Seconds after which a worker's death is not taken for a consequence of its start."""
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def worker_settings(settings: Settings, index: int, port: int) -> Settings:
+    """What holds for one worker: the same for all but for what only one can have.
+
+    Parameters: `index`, from 0; `port`, the TCP port that all listen on.
+    """
+    return settings.model_copy(
+        update={
+            "listen_port": port,
+            "http_port": settings.http_port + index if settings.http_port else settings.http_port,
+            "fleet_port": settings.fleet_port + index if settings.fleet_port else 0,
+            "unix_socket_dir": settings.unix_socket_dir if index == 0 else None,
+        }
+    )
+
+
+def begin_worker(parent: int) -> None:
+    """In a worker: end with the parent, whatever its end, and take signals.
+
+    Parameters: `parent`, its process id.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        # It was too quick.
+        os.kill(os.getpid(), signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_PASSED_ON, signal.SIGCHLD})
+
+
+class Workers:
+    """Supervises as many workers as `settings` say.
+
+    Parameters: `file`, the configuration's, None for the environment alone.
+    Raises: ConfigurationError when the port can't be had.
+    """
+
+    def __init__(self, settings: Settings, file: Path | None) -> None:
+        # Bound and never listened on: it keeps the port for the workers, and no connection comes here.
+        self._reserved = tcp_listeners(settings.listen_host, settings.listen_port, shared=True, reserve_only=True)
+        self._port = self._reserved[0].getsockname()[1] if self._reserved else settings.listen_port
+        self._file = file
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._started = [0.0] * settings.workers
+        self._pauses = [_FIRST_PAUSE] * settings.workers
+        # When to start which again.
+        self._due = dict.fromkeys(range(settings.workers), 0.0)
+        self._stopping = False
+        self._status = 0
+
+    def run(self) -> int:
+        """Until all have ended after SIGTERM or SIGINT, or one of them has ended by itself in order.
+
+        Returns: the exit status: 0, or 2 when a worker can't use the configuration, or 1 for a drain that went wrong.
+        """
+        signals = {*_PASSED_ON, signal.SIGCHLD}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        try:
+            while self._running or not self._stopping:
+                self._start_due()
+                wait = max(0.0, min(self._due.values(), default=3600.0) - time.monotonic())
+                got = signal.sigtimedwait(signals, wait)
+                if got is not None and got.si_signo != signal.SIGCHLD:
+                    self._pass_on(signal.Signals(got.si_signo))
+                self._reap()
+        finally:
+            for worker in self._running.values():
+                worker.kill()
+                worker.wait()
+            for reserved in self._reserved:
+                reserved.close()
+        return self._status
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for index in [index for index, due in self._due.items() if due <= now]:
+            del self._due[index]
+            self._started[index] = now
+            command = [sys.executable, "-m", "tidegate_proxy", "worker", str(os.getpid()), str(index), str(self._port)]
+            # A group of its own: what a terminal sends to all would come twice.
+            worker = subprocess.Popen(command + ([str(self._file)] if self._file is not None else []), process_group=0)
+            self._running[index] = worker
+            logger.info("worker %d is process %d", index, worker.pid)
+
+    def _pass_on(self, signum: signal.Signals) -> None:
+        if signum != signal.SIGHUP:
+            self._stopping = True
+            self._due.clear()
+        for worker in self._running.values():
+            worker.send_signal(signum)
+
+    def _reap(self) -> None:
+        for index, worker in [*self._running.items()]:
+            status = worker.poll()
+            if status is None:
+                continue
+            del self._running[index]
+            if self._stopping:
+                self._status = self._status or (1 if status else 0)
+            elif status in (0, CONFIGURATION_FAILURE):
+                # Told to by the console; or the others will not fare better.
+                self._status = status
+                self._pass_on(signal.SIGTERM)
+            else:
+                self._start_again(index, status)
+
+    def _start_again(self, index: int, status: int) -> None:
+        now = time.monotonic()
+        if now - self._started[index] >= _LIVED_WELL:
+            self._pauses[index] = _FIRST_PAUSE
+        pause = self._pauses[index]
+        self._pauses[index] = min(_LONGEST_PAUSE, 2 * pause)
+        self._due[index] = now + pause
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        logger.error("worker %d (process ended by %s) is started again in %g s", index, how, pause)

@@ -1,0 +1,99 @@
+"""Several processes behind one port."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import psycopg
+from tests.e2e.fleet.clients import Observer
+from tests.e2e.fleet.conftest import BUDGET, StartClients, StartMember
+from tests.support.postgres import Database
+from tests.support.proxy import ProxyProcess, eventually
+
+_WORKER = re.compile(r"worker (\d+) is process (\d+)")
+TIMEOUT = 60.0
+
+
+def workers_of(proxy: ProxyProcess) -> dict[int, int]:
+    """The process of each worker, as the log has it last."""
+    return {int(index): int(pid) for index, pid in _WORKER.findall(proxy.log)}
+
+
+def listening(proxy: ProxyProcess) -> int:
+    return proxy.log.count("is listening on 127.0.0.1 port")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_worker_that_dies_is_replaced_and_the_others_serve_meanwhile(
+    database: Database, start_member: StartMember, start_clients: StartClients
+) -> None:
+    proxy = start_member(fleet=False, workers=3)
+    proxy.allowed_in_log.append(" ERROR tidegate_proxy.workers")
+    eventually(lambda: listening(proxy) == 3, timeout=TIMEOUT)
+    with Observer(database) as observer:
+        eventually(lambda: len(observer.members) == 3, timeout=TIMEOUT, what="three members")
+        load = start_clients(proxy, 40)
+        eventually(lambda: load.answered > 200, timeout=TIMEOUT)
+        before = workers_of(proxy)
+        os.kill(before[1], signal.SIGKILL)
+        eventually(lambda: workers_of(proxy)[1] != before[1] and listening(proxy) == 4, timeout=TIMEOUT)
+        eventually(lambda: len(observer.members) == 3, timeout=TIMEOUT, what="three members again")
+        count = load.answered
+        eventually(lambda: load.answered > count + 100, timeout=TIMEOUT)
+        load.stop()
+        # Only the dead one's clients have noticed.
+        assert 0 < len(load.errors) < 40
+        after = workers_of(proxy)
+        assert {after[0], after[2]} == {before[0], before[2]}
+    assert max(observer.counts) <= BUDGET
+
+
+def test_sigterm_drains_all_of_them(database: Database, start_member: StartMember) -> None:
+    proxy = start_member(fleet=False, workers=2)
+    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+    with proxy.connect(autocommit=False) as conn:
+        conn.execute("SELECT 1")
+        proxy.process.send_signal(signal.SIGTERM)
+        eventually(lambda: proxy.log.count("draining") >= 2, timeout=TIMEOUT)
+        conn.execute("SELECT 2")
+        conn.commit()
+        assert proxy.process.wait(TIMEOUT) == 0
+    assert not any(is_alive(pid) for pid in workers_of(proxy).values())
+
+
+def test_workers_do_not_outlive_their_parent(start_member: StartMember) -> None:
+    proxy = start_member(fleet=False, workers=2)
+    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+    workers = workers_of(proxy)
+    proxy.stop(signal.SIGKILL)
+    eventually(lambda: not any(is_alive(pid) for pid in workers.values()), timeout=TIMEOUT)
+
+
+def test_sighup_reaches_all_of_them(start_member: StartMember) -> None:
+    proxy = start_member(fleet=False, workers=2)
+    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+    proxy.config.write_text(proxy.config.read_text().replace("default_pool_size = 40", "default_pool_size = 30"))
+    proxy.process.send_signal(signal.SIGHUP)
+    eventually(lambda: proxy.log.count("reloaded: default_pool_size changed") == 2, timeout=TIMEOUT)
+
+
+def test_what_no_worker_can_use_ends_them_all(database: Database, start_member: StartMember) -> None:
+    first = start_member(fleet=False)
+    second = start_member
+    try:
+        second(fleet=False, workers=2, listen_port=first.port)
+    except AssertionError as error:
+        assert "is in use by another program" in str(error)
+    else:
+        raise AssertionError("two proxies have one port")
+    with psycopg.connect(**first.parameters) as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
