@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -22,10 +23,8 @@ def send_cancel(address: tuple[str, int], pid: int, key: bytes) -> None:
     """Send a CancelRequest there, and wait until the connection is closed."""
     with socket.create_connection(address, timeout=20) as connection:
         connection.sendall(struct.pack("!iii", 12 + len(key), 80877102, pid) + key)
-        try:
+        with contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""
-        except ConnectionResetError:
-            pass
 
 
 def is_running(database: Database) -> bool:
@@ -74,10 +73,8 @@ def test_the_port_for_other_members_takes_nothing_else_and_passes_nothing_on(
                 with socket.create_connection(address, timeout=20) as connection:
                     connection.sendall(junk)
                     connection.shutdown(socket.SHUT_WR)
-                    try:
+                    with contextlib.suppress(ConnectionResetError):
                         assert connection.recv(1) == b""
-                    except ConnectionResetError:
-                        pass
         assert is_running(database)
         for address in addresses:
             assert address is not None
