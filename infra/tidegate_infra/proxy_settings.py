@@ -14,7 +14,7 @@ from tidegate_infra.checks import Limits
 from tidegate_infra.grants import ConnectRules
 from tidegate_infra.metrics import NAMESPACE
 from tidegate_infra.proxy_target import ProxyTarget
-from tidegate_infra.security_groups import HEALTH_PORT, LISTEN_PORT
+from tidegate_infra.security_groups import FLEET_PORT, HEALTH_PORT, LISTEN_PORT
 from tidegate_infra.settings_environment import as_json, late_json
 
 DRAIN_DELAY, DRAIN_TIMEOUT = 10, 105
@@ -81,6 +81,7 @@ def proxy_settings(
         "init_query": behaviour.init_query,
         # All tasks together keep within it, however many there are.
         "fleet": True,
+        "fleet_port": FLEET_PORT,
         "max_connections_percent": limits.max_connections_percent,
         "max_idle_connections_percent": limits.max_idle_connections_percent,
         "default_pool_size": limits.pool_size,

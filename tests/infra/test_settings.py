@@ -81,6 +81,8 @@ def test_tasks_share_the_databases_connections(default: Assembly, existing: Asse
     for assembly in (default, existing):
         found = settings(assembly)
         assert (found.fleet, found.max_connections_percent) == (True, 90)
+        # The port that the tasks' security group opens among themselves.
+        assert found.fleet_port == 5433
 
 
 def test_by_iam_the_fleet_logs_in_as_a_user_that_the_task_may_log_in_as(existing: Assembly) -> None:
