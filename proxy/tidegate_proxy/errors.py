@@ -15,7 +15,8 @@ class ProxyError(Exception):
 
     Parameters: `message`, one sentence in PostgreSQL's style (the class's own where omitted); `sqlstate`,
     five characters, where it differs from the class's; `detail` and `hint`, what else a person needs to know,
-    and the remedy. None of them may contain a secret: they are sent and logged.
+    and the remedy; `detail_log`, what only operators may know, for the log and for target health. None of them may
+    contain a secret: they are sent and logged.
     """
 
     default_sqlstate: ClassVar[str] = "XX000"
@@ -29,11 +30,13 @@ class ProxyError(Exception):
         sqlstate: str | None = None,
         detail: str | None = None,
         hint: str | None = None,
+        detail_log: str | None = None,
     ) -> None:
         self.message = message or self.default_message
         self.sqlstate = sqlstate or self.default_sqlstate
         self.detail = detail
         self.hint = hint or self.default_hint
+        self.detail_log = detail_log
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -43,6 +46,11 @@ class ProxyError(Exception):
         if self.hint:
             text += f" HINT: {self.hint}"
         return text
+
+    @property
+    def for_operators(self) -> str:
+        """What happened and what would help, for those who run the proxy."""
+        return self.detail_log or str(self)
 
 
 class ClientProtocolError(ProxyError):
@@ -137,6 +145,12 @@ class TargetUnavailableError(ProxyError):
 
 class TargetUnreachableError(TargetUnavailableError):
     """Nothing answers at the target server's address, or its name has none."""
+
+
+class CredentialsUnavailableError(TargetUnavailableError):
+    """AWS gives the proxy no credentials for the target server at present."""
+
+    default_hint = "Try again later."
 
 
 class ConnectionLostError(TargetUnavailableError):

@@ -14,6 +14,10 @@ from tidegate_proxy.settings.errors import one_line
 # What every record has; anything else in it came as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+_QUIET = ("botocore", "boto3", "urllib3", "s3transfer", "aiohttp")
+"""Libraries that log what they send and receive at level DEBUG, passwords and credentials with it. What fails in them
+is an error of ours, in one line; botocore would add pages of tracebacks."""
+
 
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -57,3 +61,6 @@ def setup_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
+    for name in _QUIET:
+        # Of its own, so that no change of the root's level undoes it.
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -551,8 +551,10 @@ class Proxy:
     def _watch_targets(self) -> None:
         """Of databases whose user is not a client's own, all is known that a control connection needs."""
         for name, database in self.settings.databases.items():
-            if database.user is not None and database.dbname is not None:
-                self.cluster(name, database).watch(self.connector(name, database, database.user))
+            # A secret names its user itself.
+            user = "" if database.secret is not None else database.user
+            if user is not None and database.dbname is not None:
+                self.cluster(name, database).watch(self.connector(name, database, user))
 
     def _auth_query(self, database: str) -> AuthQuery | None:
         """How to look up users of a database that a client named; None where it has no `auth_user`."""

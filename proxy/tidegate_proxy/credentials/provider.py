@@ -20,36 +20,32 @@ class Credential:
 
 
 class CredentialProvider(Protocol):
-    """Gives credentials, and knows why it can't.
+    """Gives credentials, and says why it can't.
 
     One provider may serve many connectors, and many connection attempts at a time.
     """
-
-    last_error: ProxyError | None
-    """Why there are no credentials, or why the server refused all of them; None once a login has worked. For target
-    health, whose reason is then AUTH_FAILURE."""
 
     def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
         """The credentials to try for one new connection to the server that goes by this name, best first.
 
         A database may have several servers, and an RDS IAM token is signed for the one endpoint that it is used at.
         Asking for the next one says that the server has refused the one before, so that a provider may look for a newer
-        password in between. Raises: ProxyError (28000) when there are no credentials, with the remedy; one of class 08
-        when they can't be had at present.
+        password in between. Raises: AuthenticationError (28000) when there are no credentials;
+        CredentialsUnavailableError when they can't be had at present. `detail_log` names the resource and the remedy.
         """
 
     def accepted(self, credential: Credential) -> None:
         """The server let us in with this one."""
 
     def refused(self, error: ProxyError) -> None:
-        """The server refused all of them, the last with this error."""
+        """The server refused all of them, the last with this error, which is given a `detail_log` if there is more to
+        say."""
 
 
 class FixedCredential:
     """One user and password, from the configuration."""
 
     def __init__(self, user: str, password: str | ScramKeys | None) -> None:
-        self.last_error: ProxyError | None = None
         self._credential = Credential(user, password)
 
     async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
@@ -58,11 +54,9 @@ class FixedCredential:
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
-        self.last_error = None
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
-        self.last_error = error
 
 
 def is_refusal(error: ProxyError) -> bool:

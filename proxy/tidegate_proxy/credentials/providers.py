@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterable
 from tidegate_proxy.credentials.aws import Aws, AwsError
 from tidegate_proxy.credentials.provider import Credential
 from tidegate_proxy.credentials.secret import PREVIOUS, Secret, SecretError, SecretVersion
-from tidegate_proxy.errors import AuthenticationError, ProxyError, TargetUnavailableError
+from tidegate_proxy.errors import AuthenticationError, CredentialsUnavailableError, ProxyError
 from tidegate_proxy.protocol.scram import ScramKeys
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ class SecretCredential:
     """
 
     def __init__(self, secret: Secret, user: str | None) -> None:
-        self.last_error: ProxyError | None = None
         self.secret = secret
+        self._said = ""
         self._user = user
         self._accepted: Credential | None = None
 
@@ -39,7 +39,7 @@ class SecretCredential:
         try:
             versions = await self.secret.current()
         except SecretError as error:
-            raise self._unavailable(error) from None
+            raise _for_clients(self._user, str(error), transient=error.transient) from None
         tried: set[Credential] = set()
         read_again = False
         while True:
@@ -70,31 +70,35 @@ class SecretCredential:
         return found
 
     def _unusable(self, what: str) -> ProxyError:
-        return self._unavailable(SecretError(f'secret "{self.secret.name}" {what}'))
-
-    def _unavailable(self, error: SecretError) -> ProxyError:
-        self.last_error = _told(self.last_error, error)
-        return _for_clients(self._user, transient=error.transient)
+        text = f'secret "{self.secret.name}" {what}'
+        self._say(text)
+        return _for_clients(self._user, text, transient=False)
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
         self._accepted = credential
-        self.last_error = None
+        self._said = ""
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
-        self.last_error = _told(
-            self.last_error,
-            f'the server refuses every version of secret "{self.secret.name}": {error.message}: set the password in '
-            "the secret to the one that the server has",
-        )
+        error.detail_log = f'the server refuses every version of secret "{self.secret.name}": {error.message}: '
+        if self.secret.error is not None:
+            error.detail_log += f"there may be a newer one, which cannot be read: {self.secret.error}"
+        else:
+            error.detail_log += "set the password in the secret to the one that the server has"
+        self._say(error.detail_log)
+
+    def _say(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            logger.error("%s", text)
 
 
 class RdsTokenCredential:
     """An RDS IAM token for each new connection, signed with the proxy's own role."""
 
     def __init__(self, user: str, aws: Aws) -> None:
-        self.last_error: ProxyError | None = None
+        self._said = ""
         self._user = user
         self._aws = aws
 
@@ -103,28 +107,32 @@ class RdsTokenCredential:
         try:
             token = await self._aws.rds_token(host, port, self._user)
         except AwsError as error:
-            self.last_error = _told(self.last_error, error)
-            raise _for_clients(self._user, transient=error.transient) from None
+            self._say(str(error))
+            raise _for_clients(self._user, str(error), transient=error.transient) from None
         yield Credential(self._user, token)
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
-        self.last_error = None
+        self._said = ""
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
-        self.last_error = _told(
-            self.last_error,
+        error.detail_log = (
             f'the server refuses the IAM token of user "{self._user}": {error.message}: allow the proxy\'s role '
-            f"rds-db:connect for this user, and GRANT rds_iam TO the user on the server",
+            "rds-db:connect for this user, and GRANT rds_iam TO the user on the server"
         )
+        self._say(error.detail_log)
+
+    def _say(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            logger.error("%s", text)
 
 
 class LearnedCredential:
     """What clients have shown of themselves when they logged in to the proxy as this user."""
 
     def __init__(self, user: str) -> None:
-        self.last_error: ProxyError | None = None
         self._credential = Credential(user)
 
     def learn(self, shown: str | ScramKeys) -> None:
@@ -140,30 +148,21 @@ class LearnedCredential:
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
-        self.last_error = None
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
-        self.last_error = error
 
 
-def _told(before: ProxyError | None, error: object) -> ProxyError:
-    """The error as target health has it; logged unless it is the same as before."""
-    told = AuthenticationError(str(error), sqlstate="28000")
-    if before is None or before.message != told.message:
-        logger.error("%s", told.message)
-    return told
-
-
-def _for_clients(user: str | None, *, transient: bool) -> ProxyError:
+def _for_clients(user: str | None, problem: str, *, transient: bool) -> ProxyError:
     # RDS Proxy's words. Names of secrets are for the log.
     role = f'the role "{user}"' if user is not None else "the database's role"
     if transient:
-        return TargetUnavailableError(
-            f"the proxy cannot get the credentials for {role} at present", hint="Try again later."
+        return CredentialsUnavailableError(
+            f"the proxy cannot get the credentials for {role} at present", detail_log=problem
         )
     return AuthenticationError(
         f"this proxy has no credentials for {role}",
         sqlstate="28000",
         hint="Check the credentials for this role and try again.",
+        detail_log=problem,
     )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from weakref import WeakValueDictionary
 
 from tidegate_proxy.credentials.aws import Aws
 from tidegate_proxy.credentials.provider import CredentialProvider, FixedCredential
 from tidegate_proxy.credentials.providers import LearnedCredential, RdsTokenCredential, SecretCredential
 from tidegate_proxy.credentials.secret import Secret
-from tidegate_proxy.errors import ProxyError
 from tidegate_proxy.protocol.scram import ScramKeys
 from tidegate_proxy.settings import DatabaseSettings, Settings
 
@@ -86,12 +84,6 @@ class ServerCredentials:
         provider = self._providers.get((database, user, False))
         if isinstance(provider, LearnedCredential):
             provider.learn(shown)
-
-    def problems(self) -> Iterator[tuple[str, ProxyError]]:
-        """What is wrong at present: database and user, and why the proxy has no credentials that work."""
-        for (database, user, _), provider in sorted(self._providers.items()):
-            if provider.last_error is not None:
-                yield f"{database}/{user}", provider.last_error
 
     def _pool_provider(self, target: DatabaseSettings, user: str) -> CredentialProvider | None:
         if target.server_auth == "iam":

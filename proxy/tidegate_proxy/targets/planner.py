@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tidegate_proxy.credentials.provider import is_refusal
-from tidegate_proxy.errors import AuthenticationError, ProxyError, TargetUnreachableError
+from tidegate_proxy.errors import AuthenticationError, CredentialsUnavailableError, ProxyError, TargetUnreachableError
 from tidegate_proxy.targets.endpoint import Endpoint
 from tidegate_proxy.targets.health import TargetReason, TargetRole, TargetState
 
@@ -98,11 +98,11 @@ def least_loaded(targets: Sequence[Known], load: dict[Endpoint, int]) -> Known:
     return random.choice([target for target in targets if load.get(target.endpoint, 0) == fewest])  # noqa: S311
 
 
-def reason_for(error: ProxyError, told: Sequence[ProxyError | None]) -> TargetReason:
-    """RDS Proxy's word for a control connection that failed; `told`, what the providers of credentials say."""
+def reason_for(error: ProxyError) -> TargetReason:
+    """RDS Proxy's word for a control connection that failed."""
     if isinstance(error, TargetUnreachableError):
         return TargetReason.UNREACHABLE
-    if isinstance(error, AuthenticationError) or is_refusal(error) or any(error is other for other in told):
+    if isinstance(error, (AuthenticationError, CredentialsUnavailableError)) or is_refusal(error):
         return TargetReason.AUTH_FAILURE
     if error.sqlstate == "53300":
         return TargetReason.PENDING_PROXY_CAPACITY

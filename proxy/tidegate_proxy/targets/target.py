@@ -99,7 +99,7 @@ class Target:
             self.role,
             self.state,
             self.reason,
-            str(self.error) if self.error is not None else None,
+            self.error.for_operators if self.error is not None else None,
             self._since,
         )
 
@@ -199,8 +199,7 @@ class Target:
     async def _failed(self, error: ProxyError) -> None:
         self._failures += 1
         self._address = None
-        told = [connector.credentials.last_error for connector in self._cluster.connectors]
-        reason = planner.reason_for(error, told)
+        reason = planner.reason_for(error)
         self._become(TargetRole.UNKNOWN, TargetState.UNAVAILABLE, reason, error)
         final = reason is TargetReason.AUTH_FAILURE or is_final(error.sqlstate)
         await self._pause(planner.next_look(self._failures, final=final))
@@ -221,7 +220,7 @@ class Target:
         if same and not another:
             return
         if error is not None:
-            logger.warning("target %s: %s, %s: %s", self.endpoint, state, reason, error)
+            logger.warning("target %s: %s, %s: %s", self.endpoint, state, reason, error.for_operators)
         else:
             logger.info("target %s: %s, %s", self.endpoint, state, role)
         self._cluster.target_changed(self)

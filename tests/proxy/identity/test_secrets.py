@@ -124,6 +124,22 @@ def test_a_secret_that_is_ahead_of_the_server_does_no_harm(
         assert conn.execute("SELECT session_user").fetchone() == (app,)
 
 
+def test_at_the_most_talkative_level_no_secret_is_logged(
+    serve: Serve, secrets: Secrets, database: Database, role: Role
+) -> None:
+    """AWS's library logs whole answers then, and passwords are in them."""
+    password = secrets.password()
+    arn = secrets.create({"username": role(password), "password": password})
+    proxy = serve(
+        databases={database.name: {"secret": arn}},
+        users={database.user: {"password": database.password}},
+        hidden=secrets.passwords,
+        log_level="debug",
+    )
+    with proxy.connect() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_clients_log_in_with_the_password_of_their_secret_before_and_after_its_rotation(
     serve: Serve, secrets: Secrets, database: Database, role: Role
 ) -> None:

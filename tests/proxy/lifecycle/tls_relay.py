@@ -59,6 +59,10 @@ class TLSRelay:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Called when TLS is up. Returns: what the target is to get first. Raises: EOFError to end the connection."""
+        return b""
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError):
             try:
@@ -67,7 +71,9 @@ class TLSRelay:
                 writer.write(b"S")
                 await writer.start_tls(self._context)
                 self.handshakes += 1
+                first = await self.admit(reader, writer)
                 inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+                inner_writer.write(first)
                 try:
                     await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
                 finally:

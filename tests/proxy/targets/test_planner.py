@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from tidegate_proxy.errors import AuthenticationError, ProxyError, TargetUnavailableError, TargetUnreachableError
+from tidegate_proxy.errors import (
+    AuthenticationError,
+    CredentialsUnavailableError,
+    ProxyError,
+    TargetUnavailableError,
+    TargetUnreachableError,
+)
 from tidegate_proxy.targets import planner
 from tidegate_proxy.targets.endpoint import Endpoint
 from tidegate_proxy.targets.health import TargetReason, TargetRole, TargetState
@@ -92,15 +98,11 @@ def test_readers_are_balanced() -> None:
         (ProxyError(sqlstate="53300"), TargetReason.PENDING_PROXY_CAPACITY),
         (ProxyError(sqlstate="28000"), TargetReason.AUTH_FAILURE),
         (AuthenticationError(), TargetReason.AUTH_FAILURE),
+        (CredentialsUnavailableError(), TargetReason.AUTH_FAILURE),
     ],
 )
 def test_reasons(error: ProxyError, reason: TargetReason) -> None:
-    assert planner.reason_for(error, [None]) is reason
-
-
-def test_credentials_that_cannot_be_had_are_an_authentication_failure() -> None:
-    error = TargetUnavailableError("the secret cannot be read at present")
-    assert planner.reason_for(error, [None, error]) is TargetReason.AUTH_FAILURE
+    assert planner.reason_for(error) is reason
 
 
 def test_a_lost_server_is_looked_at_often_and_one_that_refuses_us_is_not() -> None:

@@ -64,7 +64,6 @@ class ClientTokens:
     """
 
     def __init__(self, user: str) -> None:
-        self.last_error: ProxyError | None = None
         self._user = user
         self._latest: Credential | None = None
         self._expires_at = 0.0
@@ -87,11 +86,9 @@ class ClientTokens:
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
-        self.last_error = None
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
-        self.last_error = error
 
 
 class RdsLogins:
