@@ -16,6 +16,7 @@ import click
 from tidegate_proxy import __version__
 from tidegate_proxy.certificates.keeper import CertificateKeeper
 from tidegate_proxy.certificates.sources import source_of
+from tidegate_proxy.credentials.aws import Aws
 from tidegate_proxy.log import setup_logging
 from tidegate_proxy.open_files import fit_to_open_files, hard_limit_of_open_files, raise_open_files
 from tidegate_proxy.pgbouncer_command import import_pgbouncer
@@ -123,7 +124,7 @@ def check(file: Path | None) -> None:
     """
     try:
         settings, warnings = _load(file)
-        concern = CertificateKeeper(settings).concern
+        concern = CertificateKeeper(settings, Aws(settings.aws_region)).concern
     except ConfigurationError as error:
         raise _ConfigurationFailure(str(error)) from None
     click.echo("\n".join(describe(settings)))
@@ -207,7 +208,7 @@ def describe(settings: Settings) -> list[str]:
     """What the proxy would do with these settings, in a few lines without any secret."""
     tls = {
         "disable": "no TLS",
-        "allow": "TLS if they ask for it" if source_of(settings) else "no TLS",
+        "allow": "TLS if they ask for it" if source_of(settings, Aws(settings.aws_region)) else "no TLS",
         "require": "TLS required",
     }[settings.client_tls]
     port = settings.listen_port or "any free port"

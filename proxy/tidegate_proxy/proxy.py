@@ -88,7 +88,7 @@ class Proxy:
         self.control = Control(self)
         self.monitor = Monitor(self)
         self._server_contexts = ServerContexts()
-        self.certificates = CertificateKeeper(settings)
+        self.certificates = CertificateKeeper(settings, self.credentials.aws)
         self.targets = Targets(settings)
         self._pools: dict[tuple[str, str], Pool] = {}
         self.fleet = Fleet(self)

@@ -7,6 +7,7 @@ import logging
 
 from tidegate_proxy.certificates.pair import CertificateError, Pair, now
 from tidegate_proxy.certificates.sources import Source, source_of
+from tidegate_proxy.credentials.aws import Aws
 from tidegate_proxy.settings import ConfigurationError, Settings
 from tidegate_proxy.tls import ServerTLS
 
@@ -19,16 +20,16 @@ class CertificateKeeper:
     """Reads the certificate at the start, on request, and every `client_tls_refresh` seconds.
 
     A changed one is shown to clients that come from then on; those that are there keep their sessions. One that can't
-    be used is logged and changes nothing. Parameters: `settings`.
+    be used is logged and changes nothing. Parameters: `settings`; `aws`, for secrets.
     Raises: ConfigurationError when files that are needed at the start can't be used. A secret that can't be read is no
     such error: the proxy serves what it can, and goes on trying.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, aws: Aws) -> None:
         self.current: ServerTLS | None = None
         """What clients are shown; None while they get no TLS."""
         self._refresh = settings.client_tls_refresh
-        self._source = source_of(settings)
+        self._source = source_of(settings, aws)
         self._pair: Pair | None = None
         self._asked = asyncio.Event()
         self._said = ""

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Protocol
 
 from tidegate_proxy.certificates.pair import CertificateError, Pair
-from tidegate_proxy.certificates.secret import read_secret, split_secret
+from tidegate_proxy.certificates.secret import split_secret
 from tidegate_proxy.certificates.self_signed import self_signed
+from tidegate_proxy.credentials.aws import Aws, AwsError
+from tidegate_proxy.credentials.secret import CURRENT
 from tidegate_proxy.settings import Settings
 from tidegate_proxy.settings.certificates import read_pem
 
@@ -43,19 +45,24 @@ class Files:
 
 
 class Secret:
-    """A secret of Secrets Manager, by name or ARN; `region` is for a name."""
+    """A secret of Secrets Manager, by name or ARN."""
 
     remote = True
 
-    def __init__(self, secret: str, region: str | None, authorities: Path | None) -> None:
+    def __init__(self, secret: str, aws: Aws, authorities: Path | None) -> None:
         self.name = f"client_tls_secret {secret}"
         self._secret = secret
-        self._region = region
+        self._aws = aws
         self._authorities = authorities
 
     def read(self) -> Pair:
         """See Source."""
-        chain, key = split_secret(read_secret(self._secret, self._region))
+        try:
+            found = self._aws.read_secret(self._secret, (CURRENT,))[CURRENT]
+        except AwsError as error:
+            raise CertificateError(str(error)) from None
+        text = found.text if found.text is not None else (found.binary or b"").decode("utf-8", "replace")
+        chain, key = split_secret(text)
         return Pair(chain, key, _read_optional(self._authorities))
 
 
@@ -76,14 +83,14 @@ class SelfSigned:
         return Pair(*self._made, _read_optional(self._authorities))
 
 
-def source_of(settings: Settings) -> Source | None:
-    """Where these settings say that the certificate is; None if clients get no TLS."""
+def source_of(settings: Settings, aws: Aws) -> Source | None:
+    """Where these settings say that the certificate is; None if clients get no TLS. Parameters: `aws`, for secrets."""
     if settings.client_tls == "disable":
         return None
     if settings.client_tls_cert is not None:
         return Files(settings.client_tls_cert, settings.client_tls_key, settings.client_tls_ca)
     if settings.client_tls_secret is not None:
-        return Secret(settings.client_tls_secret, settings.aws_region, settings.client_tls_ca)
+        return Secret(settings.client_tls_secret, aws, settings.client_tls_ca)
     if settings.client_tls_self_signed:
         return SelfSigned(settings.client_tls_ca)
     return None

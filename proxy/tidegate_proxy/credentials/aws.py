@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any
 
 from tidegate_proxy.settings.aws import region_of
-
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 3, 5
 ATTEMPTS = 3
@@ -42,6 +40,7 @@ class SecretValue:
 
     version: str
     text: str | None = field(repr=False)
+    binary: bytes | None = field(default=None, repr=False)
 
 
 class Aws:
@@ -59,6 +58,7 @@ class Aws:
         # Threads of our own: the loop's are for resolving names, which must not wait behind a slow call.
         self._threads = ThreadPoolExecutor(_THREADS, "aws")
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self._session: Any = None
         self._clients: dict[tuple[str, str | None], Any] = {}
 
@@ -72,21 +72,29 @@ class Aws:
 
         Raises: AwsError.
         """
-        return await self._call("GetSecretValue", self._secret_values, secret, tuple(stages))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.read_secret, secret, tuple(stages))
+
+    def read_secret(self, secret: str, stages: Iterable[str]) -> dict[str, SecretValue]:
+        """The same for a thread that may wait, some 30 seconds at most. Raises: AwsError."""
+        with self._counted("GetSecretValue"):
+            return self._read_secret(secret, stages)
 
     async def rds_token(self, host: str, port: int, user: str) -> str:
         """A token with which `user` can log in to the RDS endpoint within the next 15 minutes. Raises: AwsError."""
-        return await self._call("GenerateDBAuthToken", self._rds_token, host, port, user)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._rds_token, host, port, user)
 
-    async def _call(self, name: str, function: Callable[[Unpack[Arguments]], Result], *arguments: *Arguments) -> Result:
-        self.calls[name] += 1
+    @contextlib.contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        with self._counting:
+            self.calls[name] += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+            yield
         except AwsError:
-            self.failures[name] += 1
+            with self._counting:
+                self.failures[name] += 1
             raise
 
-    def _secret_values(self, secret: str, stages: tuple[str, ...]) -> dict[str, SecretValue]:
+    def _read_secret(self, secret: str, stages: Iterable[str]) -> dict[str, SecretValue]:
         found = {}
         for stage in stages:
             try:
@@ -97,20 +105,23 @@ class Aws:
                 if stage == "AWSCURRENT" or failure.transient:
                     raise failure from None
                 continue
-            found[stage] = SecretValue(str(answer.get("VersionId", "")), answer.get("SecretString"))
+            found[stage] = SecretValue(
+                str(answer.get("VersionId", "")), answer.get("SecretString"), answer.get("SecretBinary")
+            )
         return found
 
     def _rds_token(self, host: str, port: int, user: str) -> str:
         named = _RDS_HOST.fullmatch(host)
         region = named[1] if named else self._region
-        try:
-            client = self._client("rds", region)
-            token = client.generate_db_auth_token(
-                DBHostname=host, Port=port, DBUsername=user, Region=region or client.meta.region_name
-            )
-        except Exception as error:
-            raise _explained(error, "RDS", f'the IAM token for user "{user}" at {host}:{port}') from None
-        return str(token)
+        with self._counted("GenerateDBAuthToken"):
+            try:
+                client = self._client("rds", region)
+                token = client.generate_db_auth_token(
+                    DBHostname=host, Port=port, DBUsername=user, Region=region or client.meta.region_name
+                )
+            except Exception as error:
+                raise _explained(error, "RDS", f'the IAM token for user "{user}" at {host}:{port}') from None
+            return str(token)
 
     def _client(self, service: str, region: str | None) -> Any:
         # A session must not be used by two threads at a time; a client may.

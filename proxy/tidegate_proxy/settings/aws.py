@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from functools import cache
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator
+
+from tidegate_proxy.settings.regions import is_partition, region
 
 _SECRET_NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
 """What Secrets Manager allows in a name, and the exclamation mark of the names that RDS itself gives."""
 
 
-@cache
-def _partitions() -> list[dict[str, Any]]:
-    # Here and not above: who does without AWS shall not wait for botocore.
-    from botocore.loaders import Loader
-
-    partitions: list[dict[str, Any]] = Loader().load_data("partitions")["partitions"]
-    return partitions
-
-
 def check_region(name: str) -> str:
-    """Pass on the name of an AWS region. Raises: ValueError.
-
-    A region that is newer than the installed botocore is accepted by the form of its name.
-    """
-    known = {region for partition in _partitions() for region in partition["regions"] if "global" not in region}
-    if name in known:
-        return name
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
-    if close:
-        raise ValueError(f'is no AWS region: did you mean "{close[0]}"?')
-    if not any(re.fullmatch(partition["regionRegex"].strip("^$"), name) for partition in _partitions()):
-        raise ValueError('is no AWS region; one is, for example, "eu-west-1"')
-    return name
+    """Pass on the name of an AWS region. Raises: UnknownRegionError, a ValueError."""
+    return region(name).name
 
 
 def check_secret(text: str) -> str:
@@ -52,7 +32,7 @@ def check_secret(text: str) -> str:
         raise ValueError(
             "is no ARN of a secret: it must have the form arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME"
         )
-    if parts[1] not in {partition["id"] for partition in _partitions()}:
+    if not is_partition(parts[1]):
         raise ValueError(f'is no ARN of a secret: "{parts[1]}" is no partition of AWS; most ARNs begin with arn:aws:')
     try:
         check_region(parts[3])

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from tidegate_proxy.identity.iam.policy import PrincipalPattern
-from tidegate_proxy.identity.iam.regions import Region, UnknownRegionError, nearest_region, region
+from tidegate_proxy.settings.regions import Region, UnknownRegionError, nearest_region, region
 from tidegate_proxy.settings.values import Model, Name, Seconds, is_loopback
 
 
@@ -102,7 +102,7 @@ class IamSettings(Model, frozen=True):
         try:
             found = region(name)
         except UnknownRegionError as error:
-            raise ValueError(f'has the region "{name}", which {error}: {nearest_region(name)}') from None
+            raise ValueError(f'has the region "{name}", which {error}') from None
         if not found.known and self.sts_endpoint is None:
             raise ValueError(
                 f'has the region "{name}", which botocore does not know: {nearest_region(name)} If it is newer'

@@ -143,8 +143,8 @@ class DatabaseSettings(DatabaseSizes, ClusterSettings, frozen=True):
             raise ValueError('has server_auth = "secret" but no secret: add its ARN')
         if way != "secret" and self.secret is not None:
             raise ValueError(f'has both secret and server_auth = "{way}": keep one of them')
-        if way == "iam" and self.tls == "disable":
-            raise ValueError('has server_auth = "iam", for which RDS demands TLS: remove tls = "disable"')
+        if way == "iam" and self.tls in ("disable", "prefer"):
+            raise ValueError(f'has server_auth = "iam", for which RDS demands TLS: remove tls = "{self.tls}"')
         object.__setattr__(self, "server_auth", way)
 
     def _check_auth_user(self) -> None:
@@ -239,7 +239,7 @@ class Settings(Sizes, Timeouts, TargetSettings, FleetSettings, OperationSettings
     client_tls_cert: Annotated[File, AfterValidator(check_certificate)] | None = None
     """PEM file with the proxy's certificate, followed by its intermediate certificates."""
 
-    client_tls_secret: Name | None = None
+    client_tls_secret: SecretName | None = None
     """Name or ARN of a secret of AWS Secrets Manager with certificate and key, in place of `client_tls_cert`: JSON
     with `certificate`, `private_key` and, if there are intermediate certificates, `certificate_chain`; or all of it
     as PEM text."""

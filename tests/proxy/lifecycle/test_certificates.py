@@ -156,7 +156,7 @@ def test_a_certificate_out_of_secrets_manager(
         assert (
             "client_tls_secret proxy/tls: the certificate cannot be used, clients get no TLS until it can" in proxy.log
         )
-        assert "ResourceNotFoundException: there is no such secret" in proxy.log
+        assert 'secret "proxy/tls" does not exist in its region and account: correct its name or ARN' in proxy.log
         assert shown(proxy) is None
         text, certificate = value()
         manager.create_secret(Name="proxy/tls", SecretString=text)

@@ -17,8 +17,10 @@ from tests.proxy.settings.conftest import SERVER, Certificates, Load
 from tests.proxy.settings.test_cli import run
 
 from tidegate_proxy.certificates.pair import CertificateError, Pair
-from tidegate_proxy.certificates.secret import read_secret, split_secret
+from tidegate_proxy.certificates.secret import split_secret
 from tidegate_proxy.certificates.self_signed import self_signed
+from tidegate_proxy.certificates.sources import Secret
+from tidegate_proxy.credentials.aws import Aws
 
 TODAY = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -137,30 +139,38 @@ def secrets_manager(aws: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     client.close()
 
 
-def test_a_secret_is_read_by_its_arn_and_by_its_name(secrets_manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    arn = secrets_manager.create_secret(Name="certificate", SecretString="text")["ARN"]
-    binary = secrets_manager.create_secret(Name="binary", SecretBinary=b"bytes")["ARN"]
-    assert read_secret(arn) == "text"
-    assert read_secret(binary) == "bytes"
+def read(secret: str, region: str | None = None) -> Pair:
+    """The certificate in a secret, as the proxy reads it; `region` as by `aws_region`."""
+    return Secret(secret, Aws(region), None).read()
+
+
+def test_a_secret_is_read_by_its_arn_and_by_its_name(
+    authority: trustme.CA, secrets_manager: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issued = authority.issue_cert("localhost")
+    pem = issued.cert_chain_pems[0].bytes() + issued.private_key_pem.bytes()
+    text = secrets_manager.create_secret(Name="certificate", SecretString=pem.decode())["ARN"]
+    binary = secrets_manager.create_secret(Name="binary", SecretBinary=pem)["ARN"]
+    assert read(text) == read(binary) == Pair(pem, pem)
     with pytest.raises(
-        CertificateError, match="no AWS region is known: give the secret's ARN, or set aws_region or AWS_REGION"
+        CertificateError, match='secret "certificate": no AWS region is known: set aws_region, or give a secret by its'
     ):
-        read_secret("certificate")
-    assert read_secret("certificate", "eu-west-1") == "text"
+        read("certificate")
+    assert read("certificate", "eu-west-1") == Pair(pem, pem)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    assert read_secret("certificate") == "text"
+    assert read("certificate") == Pair(pem, pem)
 
 
 def test_each_reason_not_to_get_a_secret_has_its_remedy(secrets_manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:nowhere-AbCdEf"
-    with pytest.raises(CertificateError, match="ResourceNotFoundException: there is no such secret"):
-        read_secret(arn)
+    with pytest.raises(CertificateError, match=f'secret "{arn}" does not exist .*: correct its name or ARN'):
+        read(arn)
     monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1")
-    with pytest.raises(CertificateError, match="cannot be asked: Could not connect"):
-        read_secret(arn)
+    with pytest.raises(CertificateError, match=r"can't be reached .*: check the region, and the route"):
+        read(arn)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(CertificateError, match="no AWS credentials: give the task or the instance a role"):
-        read_secret(arn)
+        read(arn)

@@ -204,6 +204,17 @@ FILE_CASES = {
         SERVER + 'server_auth = "iam"\ntls = "disable"\n',
         'databases.app: has server_auth = "iam", for which RDS demands TLS: remove tls = "disable"',
     ),
+    "IAM to a server that may be without TLS": (
+        SERVER + 'server_auth = "iam"\ntls = "prefer"\n',
+        'databases.app: has server_auth = "iam", for which RDS demands TLS: remove tls = "prefer"',
+    ),
+    "ARN of a certificate's secret cut short": (
+        'client_tls = "require"\nclient_tls_secret = "arn:aws:secretsmanager:eu-west-1"\n' + SERVER,
+        (
+            "client_tls_secret: is no ARN of a secret: it must have the form "
+            "arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME"
+        ),
+    ),
     "IAM and a password": (
         SERVER + f'server_auth = "iam"\nuser = "u"\npassword = "{SECRET}"\n',
         'databases.app: has both password and server_auth = "iam": keep one of them',

@@ -75,14 +75,18 @@ FAULTS = {
     ),
     "a region misspelled": (
         IAM.replace("eu-west-1", "eu-wset-1") + RULES,
+        ('iam: has the region "eu-wset-1", which is no AWS region: did you mean "eu-west-1"?'),
+    ),
+    "a region that may be new": (
+        IAM.replace("eu-west-1", "eu-west-19") + RULES,
         (
-            'iam: has the region "eu-wset-1", which botocore does not know: did you mean eu-west-1?'
+            'iam: has the region "eu-west-19", which botocore does not know: did you mean "eu-west-1"?'
             " If it is newer than the installed botocore, name its endpoint in sts_endpoint"
         ),
     ),
     "no region at all": (
         IAM.replace("eu-west-1", "Ireland") + RULES,
-        'iam: has the region "Ireland", which is no AWS region: a region is, for example, eu-west-1.',
+        'iam: has the region "Ireland", which is no AWS region: one is, for example, "eu-west-1"',
     ),
     "another partition": (
         IAM.replace("eu-west-1", "cn-north-1") + RULES,

@@ -19,6 +19,7 @@ from scramp import ScramClient, ScramException, ScramMechanism
 from tests.proxy.settings.conftest import SERVER, Certificates, Load
 
 from tidegate_proxy.certificates.keeper import CertificateKeeper
+from tidegate_proxy.credentials.aws import Aws
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
 from tidegate_proxy.settings.certificates import RDS_ROOTS
 from tidegate_proxy.tls import ServerContexts, authorities_of, server_side_context, tls_server_end_point
@@ -45,7 +46,7 @@ def handshake(
 
 
 def client_side_context(settings: Settings) -> ssl.SSLContext | None:
-    shown = CertificateKeeper(settings).current
+    shown = CertificateKeeper(settings, Aws(None)).current
     return None if shown is None else shown.context
 
 

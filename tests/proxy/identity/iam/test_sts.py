@@ -21,11 +21,11 @@ from tidegate_load.sts.signature import Key
 from tidegate_proxy.identity.iam.answer import MAX_ANSWER, TryAgain
 from tidegate_proxy.identity.iam.policy import Principal, PrincipalPattern
 from tidegate_proxy.identity.iam.reasons import Reason, TokenError
-from tidegate_proxy.identity.iam.regions import region
 from tidegate_proxy.identity.iam.sts import Sts
 from tidegate_proxy.identity.iam.token import parse_proxy_token
 from tidegate_proxy.identity.iam.verifier import TokenVerifier
 from tidegate_proxy.settings import IamRule, IamSettings
+from tidegate_proxy.settings.regions import region
 
 Result = TypeVar("Result")
 

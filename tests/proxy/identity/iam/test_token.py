@@ -17,8 +17,8 @@ from tidegate_load.sts.signature import Key, Refused, verify
 from tidegate_proxy.identity.iam.presigned import MAX_TOKEN
 from tidegate_proxy.identity.iam.rds import parse_rds_token
 from tidegate_proxy.identity.iam.reasons import Reason, TokenError
-from tidegate_proxy.identity.iam.regions import region
 from tidegate_proxy.identity.iam.token import PROXY_HEADER, parse_proxy_token
+from tidegate_proxy.settings.regions import region
 
 NOW = 1_790_000_000.0
 REGION = region("eu-west-1")
