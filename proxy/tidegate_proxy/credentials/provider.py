@@ -25,6 +25,11 @@ class CredentialProvider(Protocol):
     One provider may serve many connectors, and many connection attempts at a time.
     """
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong at present, with the resource's name and the remedy, for target health; None once a login has
+        worked."""
+
     def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
         """The credentials to try for one new connection to the server that goes by this name, best first.
 
@@ -46,6 +51,7 @@ class FixedCredential:
     """One user and password, from the configuration."""
 
     def __init__(self, user: str, password: str | ScramKeys | None) -> None:
+        self.problem: str | None = None
         self._credential = Credential(user, password)
 
     async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
@@ -54,9 +60,11 @@ class FixedCredential:
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
+        self.problem = None
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
+        self.problem = str(error)
 
 
 def is_refusal(error: ProxyError) -> bool:

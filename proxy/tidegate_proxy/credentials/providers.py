@@ -28,9 +28,16 @@ class SecretCredential:
 
     def __init__(self, secret: Secret, user: str | None) -> None:
         self.secret = secret
-        self._said = ""
+        self._problem: str | None = None
         self._user = user
         self._accepted: Credential | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """See CredentialProvider."""
+        if self.secret.error is not None and not self.secret.versions:
+            return str(self.secret.error)
+        return self._problem
 
     async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
         """See CredentialProvider."""
@@ -77,7 +84,7 @@ class SecretCredential:
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
         self._accepted = credential
-        self._said = ""
+        self._problem = None
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
@@ -89,8 +96,8 @@ class SecretCredential:
         self._say(error.detail_log)
 
     def _say(self, text: str) -> None:
-        if text != self._said:
-            self._said = text
+        if text != self._problem:
+            self._problem = text
             logger.error("%s", text)
 
 
@@ -98,7 +105,7 @@ class RdsTokenCredential:
     """An RDS IAM token for each new connection, signed with the proxy's own role."""
 
     def __init__(self, user: str, aws: Aws) -> None:
-        self._said = ""
+        self.problem: str | None = None
         self._user = user
         self._aws = aws
 
@@ -113,7 +120,7 @@ class RdsTokenCredential:
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
-        self._said = ""
+        self.problem = None
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
@@ -124,8 +131,8 @@ class RdsTokenCredential:
         self._say(error.detail_log)
 
     def _say(self, text: str) -> None:
-        if text != self._said:
-            self._said = text
+        if text != self.problem:
+            self.problem = text
             logger.error("%s", text)
 
 
@@ -133,6 +140,7 @@ class LearnedCredential:
     """What clients have shown of themselves when they logged in to the proxy as this user."""
 
     def __init__(self, user: str) -> None:
+        self.problem: str | None = None
         self._credential = Credential(user)
 
     def learn(self, shown: str | ScramKeys) -> None:
@@ -148,9 +156,11 @@ class LearnedCredential:
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
+        self.problem = None
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
+        self.problem = str(error)
 
 
 def _for_clients(user: str | None, problem: str, *, transient: bool) -> ProxyError:

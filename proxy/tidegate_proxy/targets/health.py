@@ -58,8 +58,9 @@ class TargetHealth:
 
     - `host`, `port`: where it is, as configured or as Aurora names it.
     - `databases`: the entries of `databases` that use it.
-    - `role`, `state`, `reason`, `description`: see the classes; reason and description are None when it is AVAILABLE.
-      The description holds no secret.
+    - `role`, `state`, `reason`: see the classes; the reason is None when it is AVAILABLE.
+    - `description`: what is wrong, with the remedy, and no secret. Of an AVAILABLE target, which credentials do not
+      work there; None if all do.
     - `since`: Unix time in seconds of the latest change of state or role.
     """
 

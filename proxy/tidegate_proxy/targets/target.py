@@ -92,6 +92,8 @@ class Target:
 
     def health(self, databases: Iterable[str]) -> TargetHealth:
         """How it is, for those who watch the proxy."""
+        # One login that works is enough to be available, and there may be others that do not.
+        problems = dict.fromkeys(connector.credentials.problem for connector in self._cluster.connectors)
         return TargetHealth(
             self.endpoint.host,
             self.endpoint.port,
@@ -99,7 +101,7 @@ class Target:
             self.role,
             self.state,
             self.reason,
-            self.error.for_operators if self.error is not None else None,
+            self.error.for_operators if self.error is not None else "; ".join(filter(None, problems)) or None,
             self._since,
         )
 

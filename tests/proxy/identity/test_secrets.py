@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.proxy.console.helpers import show
 from tests.proxy.identity.conftest import REGION, Secrets, Serve, refusal, set_password
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
@@ -199,6 +200,7 @@ def test_a_secret_of_a_wrong_shape_is_named_the_rest_is_served_and_a_right_one_i
         databases={database.name: {}, "missing": {"secret": missing}, **tables},
         users={database.user: {"password": database.password}},
         secret_refresh=1,
+        admin_users=[database.user],
     )
     proxy.allowed_in_log.append(" ERROR ")
     with proxy.connect() as conn:
@@ -208,6 +210,10 @@ def test_a_secret_of_a_wrong_shape_is_named_the_rest_is_served_and_a_right_one_i
         assert re.search(f'secret "{re.escape(arns[case])}" .*{re.escape(words)}', proxy.log), case
     assert "no credentials" in refusal(proxy, dbname="missing")
     assert re.search(f'secret "{re.escape(missing)}" does not exist in its region.*correct its name', proxy.log)
+    (target,) = show(proxy, "TARGETS")
+    assert target["state"] == "AVAILABLE", "since one database's password is right"
+    for words in [words for _, words in WRONG.values()] + [missing]:
+        assert words in target["description"]
 
     secrets.put(arns["no JSON"], {"username": database.user, "password": database.password})
 
@@ -215,6 +221,36 @@ def test_a_secret_of_a_wrong_shape_is_named_the_rest_is_served_and_a_right_one_i
         return _outcome(proxy, dbname="db no JSON") == ""
 
     eventually(works, timeout=60, what="the corrected secret")
+    (target,) = show(proxy, "TARGETS")
+    assert arns["no JSON"] not in target["description"]
+
+
+def test_a_target_with_a_secret_that_cannot_be_used_is_unavailable_before_any_client_comes(
+    serve: Serve, secrets: Secrets, database: Database, role: Role
+) -> None:
+    password = secrets.password()
+    app = role(password)
+    arn = secrets.create({"username": app})
+    proxy = serve(
+        databases={database.name: {"secret": arn}},
+        users={database.user: {"password": database.password}},
+        hidden=secrets.passwords,
+        secret_refresh=1,
+        admin_users=[database.user],
+    )
+    proxy.allowed_in_log.append(" ERROR ")
+    target = eventually(lambda: [row for row in show(proxy, "TARGETS") if row["state"] != "REGISTERING"])[0]
+    assert (target["state"], target["reason"]) == ("UNAVAILABLE", "AUTH_FAILURE")
+    assert target["description"].startswith(f'secret "{arn}" has no text in "password": it must be JSON such as')
+
+    secrets.put(arn, {"username": app, "password": secrets.password()})
+    words = f'the server refuses every version of secret "{arn}": password authentication failed for user "{app}": set'
+    eventually(lambda: words in (show(proxy, "TARGETS")[0]["description"] or ""), timeout=60, what="the refusal")
+    assert show(proxy, "TARGETS")[0]["reason"] == "AUTH_FAILURE"
+
+    secrets.put(arn, {"username": app, "password": password})
+    eventually(lambda: show(proxy, "TARGETS")[0]["state"] == "AVAILABLE", timeout=60, what="the recovery")
+    assert show(proxy, "TARGETS")[0]["description"] is None
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote
 import psycopg
 import pytest
 from tests.lambda_layer.identity.services import Service, always
+from tests.proxy.console.helpers import show
 from tests.proxy.identity.conftest import REGION, refusal
 from tests.proxy.identity.iam.conftest import new_key
 from tests.proxy.identity.rds_front import RdsFront
@@ -116,7 +117,7 @@ def test_a_role_that_may_not_connect_is_said_with_the_remedy_until_it_may(
     start: Start, front: RdsFront, trusting: EmbeddedPostgres
 ) -> None:
     front.allowed.clear()
-    proxy = start(server_login_retry=0.1)
+    proxy = start(server_login_retry=0.1, admin_users=["client"])
     proxy.allowed_in_log.append(" ERROR ")
     assert 'PAM authentication failed for user "orders"' in refusal(proxy)
     remedy = (
@@ -127,6 +128,8 @@ def test_a_role_that_may_not_connect_is_said_with_the_remedy_until_it_may(
         lambda: f"target 127.0.0.1:{front.port}: UNAVAILABLE, AUTH_FAILURE: {remedy}" in proxy.log,
         what="the target's health",
     )
+    (target,) = show(proxy, "TARGETS")
+    assert (target["state"], target["reason"], target["description"]) == ("UNAVAILABLE", "AUTH_FAILURE", remedy)
     assert proxy.log.count(f" ERROR tidegate_proxy.credentials.providers: {remedy}") <= 2, "not with each attempt"
     assert {*front.refusals} == {"rds-db:connect is not allowed"}
 

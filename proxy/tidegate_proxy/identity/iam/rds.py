@@ -64,6 +64,7 @@ class ClientTokens:
     """
 
     def __init__(self, user: str) -> None:
+        self.problem: str | None = None
         self._user = user
         self._latest: Credential | None = None
         self._expires_at = 0.0
@@ -86,9 +87,11 @@ class ClientTokens:
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
+        self.problem = None
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
+        self.problem = str(error)
 
 
 class RdsLogins:
