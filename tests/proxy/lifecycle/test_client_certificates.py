@@ -60,7 +60,7 @@ def test_optional(start: Start, own: Callable[..., dict[str, str]], database: Da
     proxy = start("optional")
     assert ask(proxy, **NONE) == (database.user,)
     assert ask(proxy, **own("anybody")) == (database.user,)
-    with pytest.raises(psycopg.OperationalError, match="SSL error|closed the connection unexpectedly"):
+    with pytest.raises(psycopg.OperationalError, match=r"SSL error|closed the connection unexpectedly"):
         ask(proxy, **own(database.user, trustme.CA()))
 
 
@@ -70,7 +70,7 @@ def test_verify_ca(start: Start, own: Callable[..., dict[str, str]], database: D
     with pytest.raises(psycopg.OperationalError, match="connection requires a valid client certificate") as refused:
         ask(proxy, **NONE)
     assert "password" not in str(refused.value)
-    with pytest.raises(psycopg.OperationalError, match="SSL error|closed the connection unexpectedly"):
+    with pytest.raises(psycopg.OperationalError, match=r"SSL error|closed the connection unexpectedly"):
         ask(proxy, **own(database.user, trustme.CA()))
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         ask(proxy, **(own("anybody") | {"password": "wrong"}))
