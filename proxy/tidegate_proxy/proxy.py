@@ -209,6 +209,13 @@ class Proxy:
                 await self.fleet.renew()
         return changed
 
+    def follow_iam(self, settings: Settings) -> None:
+        """Clients log in by tokens as these settings say from now on."""
+        if self.iam is not None:
+            self.iam.follow(settings.iam, alone=settings.tokens_only)
+        else:
+            self.iam = _iam(settings)
+
     def _reload_on_signal(self) -> None:
         async def reload() -> None:
             try:

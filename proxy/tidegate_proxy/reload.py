@@ -22,11 +22,11 @@ def apply_settings(proxy: Proxy, old: Settings, new: Settings) -> None:
 
     - Sizes and times hold from now on. Server connections to what is configured otherwise now are closed when they are
       next free, and new ones opened.
-    - Clients of a database or a user that is no more are disconnected after their transaction.
+    - Clients of a database or a user that is no more are disconnected after their transaction. Those who logged in by
+      a token stay while anybody may still log in as their user.
     """
     logging.getLogger().setLevel(new.log_level.upper())
-    if proxy.iam is not None:
-        proxy.iam.alone = new.tokens_only
+    proxy.follow_iam(new)
     proxy.counts.call_slow(new.log_slow_queries)
     proxy.sharing.set_percent(new.max_connections_percent, new.max_idle_connections_percent)
     if old.databases != new.databases:
@@ -34,7 +34,7 @@ def apply_settings(proxy: Proxy, old: Settings, new: Settings) -> None:
     for pool in list(proxy.pools):
         _apply(proxy, pool, old, new)
     proxy.targets.keep_only(new.databases)
-    gone = {name for name in old.users if name not in new.users}
+    gone = _names(old) - _names(new)
     for client in list(proxy.clients):
         pool = proxy.pool_of(client)
         if pool.user in gone or new.database(pool.database) is None:
@@ -53,7 +53,7 @@ def _apply(proxy: Proxy, pool: Pool, old: Settings, new: Settings) -> None:
     pool.limits = pool_limits(new, after, pool.user)
     proxy.share(pool)
     moved = before is None or _place(before) != _place(after) or pool.limits.init_query != init_query
-    if moved or _password(old, pool.user) != _password(new, pool.user):
+    if moved or _own_login(old, pool.user) != _own_login(new, pool.user):
         proxy.credentials.forget(pool.database, pool.user)
         pool.follow(
             proxy.connector(pool.database, after, pool.user), proxy.cluster(pool.database, after), access(after)
@@ -71,6 +71,13 @@ def _place(database: DatabaseSettings) -> dict[str, object]:
     }
 
 
-def _password(settings: Settings, user: str) -> object:
+def _names(settings: Settings) -> set[str]:
+    """Users whom the configuration names."""
+    return {*settings.users} | (settings.iam.users if settings.iam is not None else set())
+
+
+def _own_login(settings: Settings, user: str) -> object:
+    """What of a user decides how the proxy logs in to servers as that user."""
     own = settings.users.get(user)
-    return own and (own.password, own.secret)
+    brings_tokens = settings.iam is not None and user in settings.iam.rds_users
+    return own and (own.password, own.secret), brings_tokens

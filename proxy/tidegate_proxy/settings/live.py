@@ -12,10 +12,20 @@ from tidegate_proxy.settings.sizes import Sizes, Timeouts
 LIVE = (
     frozenset(Sizes.model_fields)
     | frozenset(Timeouts.model_fields)
-    | {"databases", "users", "pool_mode", "client_auth", "check_targets", "admin_users", "stats_users", "log_level"}
+    | {
+        "databases",
+        "users",
+        "iam",
+        "pool_mode",
+        "client_auth",
+        "check_targets",
+        "admin_users",
+        "stats_users",
+        "log_level",
+    }
     | {"stats_period", "cloudwatch_period", "log_connections", "log_slow_queries"}
 )
-"""What changes live, with everything in the tables of databases and users. All else needs a restart."""
+"""What changes live, with everything in the tables of databases, users and `iam`. All else needs a restart."""
 
 
 def check_live(old: Settings, new: Settings) -> list[str]:

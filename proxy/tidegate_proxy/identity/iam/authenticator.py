@@ -41,23 +41,40 @@ class IamAuthenticationError(AuthenticationError):
 class IamAuthenticator:
     """Logs clients in by AWS credentials.
 
-    Parameters: `settings`; `alone`, which may change, whether nobody can log in in any other way: then whoever is
-    unknown is asked for a token too, and nobody learns whom the rules name.
+    Parameters: `settings`, None for nobody; `alone`, whether nobody can log in in any other way: then whoever is unknown
+    is asked for a token too, and nobody learns whom the rules name.
     For metrics: `results`, logins by outcome: "accepted", a `Reason`, "no-tls", "throttled" or "unavailable";
     `verifier` and `rds`, None without rules or rds_users.
     """
 
-    def __init__(self, settings: IamSettings, *, alone: bool) -> None:
+    def __init__(self, settings: IamSettings | None, *, alone: bool) -> None:
         self.results: Counter[str] = Counter()
-        self.verifier = TokenVerifier(settings) if settings.rules else None
-        self.rds = RdsLogins(settings.rds_logins_per_second) if settings.rds_users else None
-        self._users = settings.users
-        self._rds_users = frozenset(settings.rds_users)
-        self.alone = alone
+        self.verifier: TokenVerifier | None = None
+        self.rds: RdsLogins | None = None
+        self._retired: list[TokenVerifier] = []
+        self.follow(settings, alone=alone)
+
+    def follow(self, settings: IamSettings | None, *, alone: bool) -> None:
+        """Judge by these settings from now on; parameters as of the class. What is known of tokens is kept."""
+        self._alone = alone
+        self._users = settings.users if settings is not None else frozenset()
+        self._rds_users = frozenset(settings.rds_users) if settings is not None else frozenset()
+        if settings is None or not settings.rules or (self.verifier is not None and not self.verifier.follow(settings)):
+            if self.verifier is not None:
+                # Somebody may be waiting for its judgement.
+                self._retired.append(self.verifier)
+            self.verifier = None
+        if settings is not None and settings.rules and self.verifier is None:
+            self.verifier = TokenVerifier(settings)
+        if settings is not None and settings.rds_users:
+            if self.rds is None:
+                self.rds = RdsLogins(settings.rds_logins_per_second)
+            else:
+                self.rds.set_rate(settings.rds_logins_per_second)
 
     def takes(self, user: str) -> bool:
         """Whether clients log in as this database user by a token."""
-        return self.alone or user in self._users
+        return self._alone or user in self._users
 
     def credentials(self, database: str, user: str) -> CredentialProvider | None:
         """What the proxy may log in to a database's servers with as this user, if its clients bring it along."""
@@ -116,6 +133,6 @@ class IamAuthenticator:
 
     async def close(self) -> None:
         """Give up what is under way."""
-        for part in (self.verifier, self.rds):
+        for part in (self.verifier, self.rds, *self._retired):
             if part is not None:
                 await part.close()

@@ -104,10 +104,14 @@ class RdsLogins:
     def __init__(self, per_second: int) -> None:
         self.accepted: OncePerToken[None] = OncePerToken()
         self.tried = 0
-        self._interval = 1 / per_second
+        self.set_rate(per_second)
         self._next_start = 0.0
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._tokens: dict[tuple[str, str], ClientTokens] = {}
+
+    def set_rate(self, per_second: int) -> None:
+        """Allow so many server logins a second from now on."""
+        self._interval = 1 / per_second
 
     def tokens_of(self, database: str, user: str) -> ClientTokens:
         """The provider of the tokens of those who have logged in to this database as this user."""

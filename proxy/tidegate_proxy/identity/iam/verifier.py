@@ -27,7 +27,7 @@ class TokenVerifier:
 
     def __init__(self, settings: IamSettings) -> None:
         region = settings.sts_region
-        self.policy = Policy((PrincipalPattern.parse(rule.principal), rule.users) for rule in settings.rules)
+        self.policy = _policy(settings)
         self.principals: OncePerToken[Principal] = OncePerToken()
         self.sts = Sts(
             settings.sts_endpoint or f"https://{region.sts_hosts[0]}",
@@ -36,6 +36,14 @@ class TokenVerifier:
             timeout=settings.sts_timeout,
         )
         self._region = region
+        self._asks = _asks(settings)
+
+    def follow(self, settings: IamSettings) -> bool:
+        """Take over the rules. Returns: False, and nothing is taken over, where STS is to be asked in another way."""
+        if _asks(settings) != self._asks:
+            return False
+        self.policy = _policy(settings)
+        return True
 
     async def verify(self, token: bytes, user: str, deadline: float) -> Principal:
         """Who the bearer is, when that principal may log in as `user`.
@@ -66,3 +74,12 @@ class TokenVerifier:
         """Give up what is under way, and close connections."""
         await self.principals.close()
         await self.sts.close()
+
+
+def _policy(settings: IamSettings) -> Policy:
+    return Policy((PrincipalPattern.parse(rule.principal), rule.users) for rule in settings.rules)
+
+
+def _asks(settings: IamSettings) -> dict[str, object]:
+    """What decides how tokens are read and STS is asked."""
+    return settings.model_dump(exclude={"rules", "rds_users", "rds_logins_per_second"})

@@ -127,6 +127,52 @@ def test_a_user_with_a_password_who_is_added_while_the_proxy_runs_can_log_in(
             admin.execute(f'DROP ROLE "{name}"')
 
 
+def reload(proxy: ProxyProcess, old: str, new: str) -> None:
+    """Change the configuration under the proxy."""
+    text = proxy.config.read_text()
+    assert old in text
+    proxy.config.write_text(text.replace(old, new))
+    before = proxy.log.count("reloaded: iam changed")
+    proxy.process.send_signal(signal.SIGHUP)
+    eventually(lambda: proxy.log.count("reloaded: iam changed") > before, what="the reload")
+
+
+def test_changed_rules_hold_for_the_next_login_and_what_is_known_of_tokens_is_kept(
+    iam_proxy: ProxyProcess, key: Key, sts: StandInSts
+) -> None:
+    token = token_of(key)
+    with iam_proxy.connect(sslmode="require", password=token) as there_before:
+        reload(iam_proxy, ROLE, ROLE.replace("role/shop", "role/other"))
+        refused(iam_proxy, password=token)
+        other = known_to(sts, new_key(f"arn:aws:sts::{ACCOUNT}:assumed-role/other/x"))
+        iam_proxy.connect(sslmode="require", password=token_of(other)).close()
+        assert there_before.execute("SELECT 1").fetchone() == (1,), "others may still be this user"
+        reload(iam_proxy, "role/other", "role/shop")
+        iam_proxy.connect(sslmode="require", password=token).close()
+    assert sts.answers == {"ok": 2}, "one question for each token"
+
+
+def test_another_identifier_or_endpoint_of_sts_is_taken_over(
+    iam_proxy: ProxyProcess, key: Key, sts: StandInSts
+) -> None:
+    reload(iam_proxy, "shop-proxy", "new-proxy")
+    refused(iam_proxy, password=token_of(key))
+    iam_proxy.connect(sslmode="require", password=token_of(key, proxy_id="new-proxy")).close()
+
+
+def test_iam_comes_and_goes_under_a_proxy(start_iam_proxy: StartIamProxy, database: Database, key: Key) -> None:
+    proxy = start_iam_proxy(user=database.user)
+    (line,) = [line for line in proxy.config.read_text().splitlines() if line.startswith("iam = ")]
+    with proxy.connect(sslmode="require", password=token_of(key)) as by_token:
+        reload(proxy, line, "#")
+        with proxy.connect(sslmode="require", require_auth="scram-sha-256") as by_password:
+            reload(proxy, "#", line)
+            refused(proxy)
+            proxy.connect(sslmode="require", password=token_of(key)).close()
+            for conn in (by_token, by_password):
+                assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_other_users_keep_their_passwords(start_iam_proxy: StartIamProxy, database: Database, key: Key) -> None:
     database.server.create_user("by_token_" + database.user, "irrelevant")
     try:
