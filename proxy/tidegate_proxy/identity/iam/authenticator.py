@@ -41,8 +41,8 @@ class IamAuthenticationError(AuthenticationError):
 class IamAuthenticator:
     """Logs clients in by AWS credentials.
 
-    Parameters: `settings`, None for nobody; `alone`, whether nobody can log in in any other way: then whoever is unknown
-    is asked for a token too, and nobody learns whom the rules name.
+    Parameters: `settings`, None for nobody; `alone`, whether nobody can log in in any other way: then whoever is
+    unknown is asked for a token too, and nobody learns whom the rules name.
     For metrics: `results`, logins by outcome: "accepted", a `Reason`, "no-tls", "throttled" or "unavailable";
     `verifier` and `rds`, None without rules or rds_users.
     """
