@@ -133,7 +133,8 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
     if local and settings.unix_socket_auth == "peer":
         _check_peer(proxy, stream, packet.user)
     elif proxy.iam is not None and proxy.iam.takes(packet.user):
-        by_token = proxy.iam.authenticate(
+        by_token = partial(
+            proxy.iam.authenticate,
             stream,
             packet.user,
             deadline.when() or 0.0,

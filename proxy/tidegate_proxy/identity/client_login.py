@@ -63,19 +63,17 @@ class ClientLogins:
                 user,
             )
 
-    async def counted(self, stream: Stream, user: str, login: Coroutine[Any, Any, None]) -> None:
-        """Await another way to log in, and count how it ends; where too many have failed it is not begun.
+    async def counted(self, stream: Stream, user: str, log_in: Callable[..., Coroutine[Any, Any, None]]) -> None:
+        """Log in another way, and count how it ends.
 
-        Raises: AuthenticationError, and what `login` raises.
+        Parameters: `log_in`, called with `limited`, whether it must fail.
+        Raises: what `log_in` raises.
         """
-        if self.limited(stream, user):
-            login.close()
-            self.failed(stream, user, "limit")
-            raise AuthenticationError.password(user)
+        limited = self.limited(stream, user)
         try:
-            await login
+            await log_in(limited=limited)
         except AuthenticationError:
-            self.failed(stream, user, "token")
+            self.failed(stream, user, "limit" if limited else "token")
             raise
         self.succeeded += 1
 

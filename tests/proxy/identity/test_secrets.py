@@ -253,6 +253,57 @@ def test_a_target_with_a_secret_that_cannot_be_used_is_unavailable_before_any_cl
     assert show(proxy, "TARGETS")[0]["description"] is None
 
 
+def test_a_secret_that_is_deleted_under_the_proxy_ends_nothing_is_said_and_may_come_back(
+    serve: Serve, secrets: Secrets, database: Database, role: Role
+) -> None:
+    old, new = secrets.password(), secrets.password()
+    app = role(old)
+    arn = secrets.create({"username": app, "password": old})
+    proxy = serve(
+        databases={database.name: {"secret": arn}},
+        users={database.user: {"password": database.password}},
+        hidden=secrets.passwords,
+        secret_refresh=0.5,
+        connection_borrow_timeout=10,
+        admin_users=[database.user],
+    )
+    proxy.allowed_in_log.append(" ERROR ")
+    with proxy.connect(autocommit=False) as holder, proxy.connect() as other:
+        holder.execute("CREATE TEMP TABLE kept_by_holder ()")
+        secrets.client.delete_secret(SecretId=arn, RecoveryWindowInDays=7)
+        said = f'secret "{arn}": Secrets Manager refuses it: InvalidRequestException: it is marked for deletion'
+        eventually(lambda: said in proxy.log, what="the log line")
+        assert "restore it or give it one; what was read before stays in use" in proxy.log
+        assert other.execute("SELECT session_user").fetchone() == (app,), "with the password that was read before"
+
+        set_password(database, app, new)
+        with database.server.connect() as conn:
+            conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND state = 'idle'", [app]
+            )
+        refused = eventually(lambda: error_of(other), timeout=60, what="the refusal")
+        assert f'password authentication failed for user "{app}"' in refused
+        assert arn not in refused
+        words = f"there may be a newer one, which cannot be read: {said}"
+        assert words in proxy.log
+        assert words in show(proxy, "TARGETS")[0]["description"]
+        holder.execute("SELECT FROM kept_by_holder")  # a server connection that is there stays
+
+        secrets.client.restore_secret(SecretId=arn)
+        secrets.put(arn, {"username": app, "password": new})
+        eventually(lambda: not error_of(other), timeout=90, what="the recovery")
+        assert f'secret "{arn}" can be read again' in proxy.log
+
+
+def error_of(conn: psycopg.Connection[Any]) -> str:
+    """What a statement fails with; nothing when it does not."""
+    try:
+        conn.execute("SELECT 1")
+    except psycopg.Error as error:
+        return str(error)
+    return ""
+
+
 @pytest.fixture
 def refusing(aws: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Secrets Manager that allows nothing, in AWS's words."""

@@ -43,7 +43,7 @@ class IamAuthenticator:
 
     Parameters: `settings`, None for nobody; `alone`, whether nobody can log in in any other way: then whoever is
     unknown is asked for a token too, and nobody learns whom the rules name.
-    For metrics: `results`, logins by outcome: "accepted", a `Reason`, "no-tls", "throttled" or "unavailable";
+    For metrics: `results`, logins by outcome: "accepted", a `Reason`, "no-tls", "limit", "throttled" or "unavailable";
     `verifier` and `rds`, None without rules or rds_users.
     """
 
@@ -86,11 +86,14 @@ class IamAuthenticator:
         user: str,
         deadline: float,
         find_database: Callable[[], tuple[Pool, DatabaseSettings]],
+        *,
+        limited: bool,
     ) -> None:
         """Have a client prove by a token that it may be `user`.
 
         Parameters: `deadline` of the login, on the event loop's clock; `find_database`, gives the pool and settings of
-        what the client named, and raises ClientProtocolError where there is none.
+        what the client named, and raises ClientProtocolError where there is none; `limited`, it must fail, since too
+        many before it have.
         Raises: AuthenticationError, outside TLS before anything is asked for; IdentityUnavailableError when nobody
         could judge the token; ClientProtocolError, and what `stream` raises.
         """
@@ -102,6 +105,9 @@ class IamAuthenticator:
                 hint='Connect with "sslmode=require" or stricter.',
             )
         token = await ask_for_password(stream)
+        if limited:
+            self.results["limit"] += 1
+            raise IamAuthenticationError(user, "limit: too many failed before it (failed_logins_per_minute)")
         try:
             await self._judge(token, user, deadline - _MARGIN, find_database)
         except TokenError as error:

@@ -58,12 +58,14 @@ def known_to(sts: StandInSts, key: Key) -> Key:
     return key
 
 
-def log_in(proxy: ProxyProcess, password: str, **parameters: str) -> dict[str, str]:
-    """Log in to a proxy over TLS, with a password as it is. Returns: the error's fields; none when it succeeds."""
+def log_in(proxy: ProxyProcess, password: str, *, source: str = "127.0.0.1", **parameters: str) -> dict[str, str]:
+    """Log in to a proxy over TLS, with a password as it is; `source`, the client's own address.
+
+    Returns: the error's fields; none when it succeeds."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with RawClient(proxy.parameters, login=False) as client:
+    with RawClient(proxy.parameters, login=False, source=source) as client:
         client.send(encode.ssl_request())
         assert client.read_exactly(1) == b"S"
         client.socket = context.wrap_socket(client.socket)

@@ -173,6 +173,29 @@ def test_iam_comes_and_goes_under_a_proxy(start_iam_proxy: StartIamProxy, databa
                 assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_session_outlives_its_token(iam_proxy: ProxyProcess, key: Key) -> None:
+    token = token_of(key, age=895)
+    with iam_proxy.connect(sslmode="require", password=token) as conn:
+        eventually(lambda: log_in(iam_proxy, token).get("C") == "28P01", what="the token's end")
+        assert "REASON: expired" in iam_proxy.log
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_behind_too_many_refused_tokens_a_good_one_is_refused_too_and_only_from_there(
+    start_iam_proxy: StartIamProxy, database: Database, key: Key, sts: StandInSts
+) -> None:
+    proxy = start_iam_proxy(user=database.user, failed_logins_per_minute=2)
+    with proxy.connect(sslmode="require", password=token_of(key)) as there_before:
+        refusals = [log_in(proxy, token_of(new_key())) for _ in range(2)]
+        asked = sum(sts.answers.values())
+        refusals.append(log_in(proxy, token_of(key, age=1)))
+        assert refusals[0] == refusals[1] == refusals[2]
+        assert sum(sts.answers.values()) == asked, "STS is spared"
+        assert "REASON: limit: too many failed before it (failed_logins_per_minute)" in proxy.log
+        assert log_in(proxy, token_of(key), source="127.0.0.2") == {}
+        assert there_before.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_other_users_keep_their_passwords(start_iam_proxy: StartIamProxy, database: Database, key: Key) -> None:
     database.server.create_user("by_token_" + database.user, "irrelevant")
     try:

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import sql
 from tests.proxy.identity.iam.conftest import REGION, log_in, new_key
 from tests.proxy.lifecycle.conftest import Authority, tls_relay
 from tests.proxy.lifecycle.tls_relay import TLSRelay
 from tests.support.postgres import Database
-from tests.support.proxy import ProxyProcess, StartProxy
+from tests.support.proxy import ProxyProcess, StartProxy, eventually
 
 from tidegate import auth
 from tidegate.credentials import Credentials
@@ -186,6 +187,24 @@ def test_a_server_that_is_away_is_no_wrong_token(start: StartRdsProxy, rds: Embe
     finally:
         rds.start()
     assert log_in(proxy, token) == {}
+
+
+def test_when_a_token_has_expired_its_server_connection_stays_and_a_new_one_needs_a_new_token(
+    start: StartRdsProxy, rds: EmbeddedPostgres, front: TLSRelay
+) -> None:
+    proxy = start(connection_borrow_timeout=30)
+    token = accept(rds, token_for(front, age=893))
+    with proxy.connect(sslmode="require", password=token) as conn:
+        eventually(lambda: log_in(proxy, token).get("C") == "28P01", what="the token's end")
+        assert conn.execute("SELECT current_user").fetchone() == ("orders",)
+        with rds.connect() as admin:
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'orders'")
+        eventually(lambda: not proxy.server_pids(), what="the server connections' end")
+        with pytest.raises(psycopg.Error, match="the proxy has no valid RDS token of a client") as caught:
+            conn.execute("SELECT 1")
+        assert caught.value.sqlstate == "28000"
+        assert log_in(proxy, accept(rds, token_for(front))) == {}
+        assert conn.execute("SELECT current_user").fetchone() == ("orders",)
 
 
 def test_where_the_proxy_logs_in_as_somebody_else_the_token_only_proves_who_the_client_is(
