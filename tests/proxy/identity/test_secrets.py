@@ -264,7 +264,7 @@ def test_a_secret_that_is_deleted_under_the_proxy_ends_nothing_is_said_and_may_c
         users={database.user: {"password": database.password}},
         hidden=secrets.passwords,
         secret_refresh=0.5,
-        connection_borrow_timeout=10,
+        connection_borrow_timeout=60,  # longer than a newer password is waited for
         admin_users=[database.user],
     )
     proxy.allowed_in_log.append(" ERROR ")
