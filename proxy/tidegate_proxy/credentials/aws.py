@@ -153,9 +153,12 @@ def _explained(error: Exception, service: str, what: str) -> AwsError:
         if code == "ResourceNotFoundException":
             return AwsError(f"{what} does not exist in its region and account: correct its name or ARN")
         transient = code in _TRANSIENT or status >= 500
+        if status >= 500 and not _remedy(code):
+            return AwsError(f"{what}: {service} has a fault of its own ({code}); it is asked again", transient=True)
         return AwsError(f"{what}: {service} refuses it: {code}{_remedy(code)}", transient=transient)
     if isinstance(error, exceptions.NoRegionError):
-        return AwsError(f"{what}: no AWS region is known: set aws_region, or give a secret by its ARN")
+        other = ", or give the secret by its ARN" if service == "Secrets Manager" else ""
+        return AwsError(f"{what}: no AWS region is known: set aws_region{other}")
     if isinstance(error, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
         return AwsError(f"{what}: there are no AWS credentials: give the task or the instance a role")
     if isinstance(error, exceptions.CredentialRetrievalError):

@@ -64,7 +64,15 @@ class FixedCredential:
 
     def refused(self, error: ProxyError) -> None:
         """See CredentialProvider."""
-        self.problem = str(error)
+        user = self._credential.user
+        if self._credential.password is None:
+            error.detail_log = f'the server does not let user "{user}" in without a password: {error}'
+        else:
+            error.detail_log = (
+                f'the server refuses user "{user}" with the configured password: {error}: correct it in the '
+                "configuration, or set it on the server"
+            )
+        self.problem = error.detail_log
 
 
 def is_refusal(error: ProxyError) -> bool:

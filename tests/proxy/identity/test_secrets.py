@@ -225,6 +225,20 @@ def test_a_secret_of_a_wrong_shape_is_named_the_rest_is_served_and_a_right_one_i
     assert arns["no JSON"] not in target["description"]
 
 
+def test_a_wrong_password_in_the_configuration_is_in_target_health(serve: Serve, database: Database) -> None:
+    proxy = serve(
+        databases={database.name: {"user": database.user, "password": "not-the-password"}},
+        users={database.user: {"password": database.password}},
+        hidden={"not-the-password"},
+        admin_users=[database.user],
+    )
+    target = eventually(lambda: [row for row in show(proxy, "TARGETS") if row["state"] != "REGISTERING"])[0]
+    assert (target["state"], target["reason"]) == ("UNAVAILABLE", "AUTH_FAILURE")
+    words = f'the server refuses user "{database.user}" with the configured password: password authentication failed'
+    assert target["description"].startswith(words)
+    assert target["description"].endswith(": correct it in the configuration, or set it on the server")
+
+
 def test_a_target_with_a_secret_that_cannot_be_used_is_unavailable_before_any_client_comes(
     serve: Serve, secrets: Secrets, database: Database, role: Role
 ) -> None:

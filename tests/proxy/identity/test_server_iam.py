@@ -81,7 +81,8 @@ def start(start_proxy: StartProxy, front: RdsFront, authority: Authority, task_r
 
     def start(**settings: Any) -> ProxyProcess:
         target = {"user": "orders", "server_auth": "iam", "tls": "verify-full", "tls_ca": str(authority.ca)}
-        proxy = start_proxy(database_settings=target | {"port": front.port}, aws_region=REGION, **settings)
+        general = {name: value for name, value in ({"aws_region": REGION} | settings).items() if value is not None}
+        proxy = start_proxy(database_settings=target | {"port": front.port}, **general)
         started.append(proxy)
         return proxy
 
@@ -152,6 +153,16 @@ def test_a_token_that_somebody_else_signed_is_refused_by_the_front(start: Start,
     front.keys = Forgetful()
     assert "PAM authentication failed" in refusal(proxy)
     assert front.refusals[-1] == "InvalidClientTokenId"
+
+
+def test_without_a_region_the_remedy_is_named(start: Start, front: RdsFront, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    proxy = start(aws_region=None)
+    proxy.allowed_in_log.append(" ERROR ")
+    words = f"at 127.0.0.1:{front.port}: no AWS region is known: set aws_region\n"
+    eventually(lambda: f'AUTH_FAILURE: the IAM token for user "orders" {words}' in proxy.log, what="the log line")
 
 
 def test_without_a_role_the_proxy_starts_and_says_what_is_missing(

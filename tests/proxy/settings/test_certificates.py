@@ -153,7 +153,8 @@ def test_a_secret_is_read_by_its_arn_and_by_its_name(
     binary = secrets_manager.create_secret(Name="binary", SecretBinary=pem)["ARN"]
     assert read(text) == read(binary) == Pair(pem, pem)
     with pytest.raises(
-        CertificateError, match='secret "certificate": no AWS region is known: set aws_region, or give a secret by its'
+        CertificateError,
+        match='secret "certificate": no AWS region is known: set aws_region, or give the secret by its',
     ):
         read("certificate")
     assert read("certificate", "eu-west-1") == Pair(pem, pem)

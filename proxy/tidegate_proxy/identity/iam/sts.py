@@ -88,7 +88,10 @@ class Sts:
             raise TryAgain(f"STS did not answer within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             outcome = "connection"
-            raise TryAgain(f"no connection to STS ({self._endpoint}): {error}") from None
+            raise TryAgain(
+                f"no connection to STS ({self._endpoint}): {error}: check sts_endpoint, and the route, security group or "
+                "VPC endpoint to it"
+            ) from None
         finally:
             took = loop.time() - started
             self.requests[outcome] += 1
