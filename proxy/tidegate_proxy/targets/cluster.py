@@ -102,6 +102,10 @@ class Cluster:
     def watch(self, connector: Connector) -> None:
         """Begin to watch, if nobody has, and log in this way too."""
         self._connectors.append(connector)
+        for target in self._targets.values():
+            if target.state is TargetState.UNAVAILABLE:
+                # This one may be let in where all others were refused.
+                target.doubt()
         if not self._targets:
             self._searching_since = asyncio.get_running_loop().time()
             self._have(self._seeds)

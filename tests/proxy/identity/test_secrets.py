@@ -210,8 +210,9 @@ def test_a_secret_of_a_wrong_shape_is_named_the_rest_is_served_and_a_right_one_i
         assert re.search(f'secret "{re.escape(arns[case])}" .*{re.escape(words)}', proxy.log), case
     assert "no credentials" in refusal(proxy, dbname="missing")
     assert re.search(f'secret "{re.escape(missing)}" does not exist in its region.*correct its name', proxy.log)
+    # Since one database's password is right.
+    eventually(lambda: show(proxy, "TARGETS")[0]["state"] == "AVAILABLE", what="the target's state")
     (target,) = show(proxy, "TARGETS")
-    assert target["state"] == "AVAILABLE", "since one database's password is right"
     for words in [words for _, words in WRONG.values()] + [missing]:
         assert words in target["description"]
 

@@ -154,7 +154,7 @@ def test_a_secret_is_read_by_its_arn_and_by_its_name(
     assert read(text) == read(binary) == Pair(pem, pem)
     with pytest.raises(
         CertificateError,
-        match='secret "certificate": no AWS region is known: set aws_region, or give the secret by its',
+        match='secret "certificate": no AWS region is known: set aws_region, or give the secret',
     ):
         read("certificate")
     assert read("certificate", "eu-west-1") == Pair(pem, pem)

@@ -89,8 +89,8 @@ class Sts:
         except (aiohttp.ClientError, OSError) as error:
             outcome = "connection"
             raise TryAgain(
-                f"no connection to STS ({self._endpoint}): {error}: check sts_endpoint, and the route, security group or "
-                "VPC endpoint to it"
+                f"no connection to STS ({self._endpoint}): {error}: check sts_endpoint, and the route, security "
+                "group or VPC endpoint to it"
             ) from None
         finally:
             took = loop.time() - started
