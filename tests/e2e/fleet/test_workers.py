@@ -7,6 +7,7 @@ import re
 import signal
 
 import psycopg
+import pytest
 from tests.e2e.fleet.clients import Observer
 from tests.e2e.fleet.conftest import BUDGET, StartClients, StartMember
 from tests.support.postgres import Database
@@ -88,12 +89,7 @@ def test_sighup_reaches_all_of_them(start_member: StartMember) -> None:
 
 def test_what_no_worker_can_use_ends_them_all(database: Database, start_member: StartMember) -> None:
     first = start_member(fleet=False)
-    second = start_member
-    try:
-        second(fleet=False, workers=2, listen_port=first.port)
-    except AssertionError as error:
-        assert "is in use by another program" in str(error)
-    else:
-        raise AssertionError("two proxies have one port")
+    with pytest.raises(AssertionError, match="is in use by another program"):
+        start_member(fleet=False, workers=2, listen_port=first.port)
     with psycopg.connect(**first.parameters) as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
