@@ -12,11 +12,14 @@ _QUESTIONS = {
     PREPARED: "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)",
     CURSOR: "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)",
     LOCK: (
-        "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())"
+        "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'"
+        " AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())"
     ),
     TEMPORARY: (
-        "EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass"
-        " AND refobjid = pg_catalog.pg_my_temp_schema() AND refobjid <> 0)"
+        "EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=)"
+        " 'pg_catalog.pg_namespace'::pg_catalog.regclass"
+        " AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()"
+        " AND refobjid OPERATOR(pg_catalog.<>) 0)"
     ),
 }
 """SQL that is true while state of a kind is left. Each is asked after the transaction, so what has ended with it, like
@@ -60,7 +63,7 @@ class Check:
         sql = "SELECT " + ", ".join(columns)
         if self.all_changed:
             sql += ";SELECT pg_catalog.lower(name), " + _PLAIN.format("setting")
-            sql += " FROM pg_catalog.pg_settings WHERE source = 'session'"
+            sql += " FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session'"
         return sql
 
     def tells_source(self, name: str) -> bool:

@@ -8,7 +8,7 @@ from tidegate_proxy.core.statistics cimport Statistics
 from tidegate_proxy.core.watch cimport SessionWatch
 
 cdef int COPY_DATA, COPY_DONE, COPY_FAIL, BIND, EXECUTE, FLUSH, FUNCTION_CALL, IDLE, QUERY, SYNC, TERMINATE
-cdef int PARSE, BEGINS, NAMES_STATEMENT, SHORT, QUERY_AFTER_EXTENDED, _HOLDS_ENOUGH, _SERVER_FULL
+cdef int IN_FAILED_TRANSACTION, PARSE, BEGINS, NAMES_STATEMENT, SHORT, QUERY_AFTER_EXTENDED, _HOLDS_ENOUGH, _SERVER_FULL
 cdef Py_ssize_t MAX_SHORT_MESSAGE
 cdef bytes FROM_CLIENT
 
@@ -44,6 +44,7 @@ cdef class ClientConnection:
     cdef bint _bound
     cdef bint _drops
     cdef bint _discarding
+    cdef bint _lost_transaction
     cdef int _reading_paused
     cdef bytearray _held
     cdef Py_ssize_t _needed

@@ -24,7 +24,7 @@ from tidegate_proxy.core.deadline import cut_comment, set_by
 from tidegate_proxy.core.look import looks_plain
 from tidegate_proxy.core.prepared import ClientStatements
 from tidegate_proxy.core.session import Session
-from tidegate_proxy.core.statements import AnswersFirst
+from tidegate_proxy.core.statements import AnswersFirst, InternalQuery
 from tidegate_proxy.core.statistics import Statistics
 from tidegate_proxy.core.suspect import is_suspect
 from tidegate_proxy.core.watch import SessionWatch
@@ -39,6 +39,7 @@ from tidegate_proxy.protocol.wire import (
     FLUSH,
     FUNCTION_CALL,
     IDLE,
+    IN_FAILED_TRANSACTION,
     PARSE,
     QUERY,
     SYNC,
@@ -59,10 +60,20 @@ MAX_MESSAGE = (1 << 30) - 1
 
 _READY_IDLE = encode.ready_for_query(IDLE)
 _SET = encode.command_complete("SET")
+_READY_FAILED = encode.ready_for_query(IN_FAILED_TRANSACTION)
 _ROLLED_BACK = encode.command_complete("ROLLBACK") + _READY_IDLE
-_ROLLBACK = re.compile(rb"\s*(?:ROLLBACK|ABORT)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*\0", re.IGNORECASE)
+_FAILED_TRANSACTION = encode.query("BEGIN;SELECT pg_catalog.current_setting('tidegate.transaction_was_lost')")
+"""It leaves the server in a failed transaction, for a client that has lost its own: what the client still sends for
+that one fails, in whatever form, until it ends it."""
+_ENDS = re.compile(
+    rb"\s*(?:(?P<rollback>ROLLBACK|ABORT)|COMMIT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*\0", re.IGNORECASE
+)
 # Why a client is not read from: bits of one number.
 _HOLDS_ENOUGH, _SERVER_FULL = 1, 2
+
+
+def _nothing(_: InternalQuery) -> None:
+    pass
 
 
 class ClientOwner(Protocol):
@@ -189,7 +200,9 @@ class ClientConnection:
         self._discarding = False
         # The timer of the transaction's deadline, if the client has set one.
         self.deadline: asyncio.TimerHandle | None = None
-        # The server connection was lost between two requests of a transaction: the next one fails with this.
+        # The server connection was lost in an open transaction, which the client has not ended yet.
+        self._lost_transaction = False
+        # It was lost between two requests of a transaction: the next one fails with this.
         self._doom: ProxyError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -288,15 +301,22 @@ class ClientConnection:
                     end -= size - len(data)
                     size = len(data)
                 elif (seconds := set_by(data[pos + 5 : end - 1])) is not None:
-                    if server is not None and (server.owed or self.unsynced):
+                    if server is None:
+                        ready = _READY_FAILED if self._lost_transaction else _READY_IDLE
+                    elif self.unsynced or server.copy_in:
+                        ready = b""  # PostgreSQL's own answer: it may pass over it, or give up the copy
+                    elif server.owed:
                         self._wait_for_answers(server, out, data, start, pos)
                         return
-                    self._send(server, out, data, start, pos)
-                    out = []
-                    self.owner.set_deadline(self, seconds)
-                    self.deliver(_SET + encode.ready_for_query(IDLE if server is None else server.status))
-                    pos = start = end
-                    continue
+                    else:
+                        ready = encode.ready_for_query(server.status)
+                    if ready:
+                        self._send(server, out, data, start, pos)
+                        out = []
+                        self.owner.set_deadline(self, seconds)
+                        self.deliver(_SET + ready)
+                        pos = start = end
+                        continue
             elif kind == PARSE and end <= size and length > 11 and data[end - 4] == 47:
                 data = self._without_deadline(data, pos, end)
                 end -= size - len(data)
@@ -313,19 +333,22 @@ class ClientConnection:
                     break
                 if kind == SYNC:
                     self._bound = False
-                    self.deliver(_READY_IDLE)
+                    self.deliver(_READY_FAILED if self._lost_transaction else _READY_IDLE)
                     pos = start = end
                     continue
-                if self._doom is not None:
+                if self._lost_transaction:
                     error, self._doom = self._doom, None
-                    late = isinstance(error, DeadlineError)
-                    if late and kind == QUERY and _ROLLBACK.fullmatch(data, pos + 5, end):
-                        # It has been rolled back, which is all that is asked for.
-                        self.deliver(_ROLLED_BACK)
-                        pos = start = end
-                        continue
-                    self._refuse(data[pos:], error)
-                    return
+                    ends = _ENDS.fullmatch(data, pos + 5, end) if kind == QUERY else None
+                    if ends is not None:
+                        self._lost_transaction = False
+                        if error is None or (isinstance(error, DeadlineError) and ends["rollback"]):
+                            # It has been rolled back, which is all that is asked for.
+                            self.deliver(_ROLLED_BACK)
+                            pos = start = end
+                            continue
+                    if error is not None:
+                        self._refuse(data[pos:], error)
+                        return
                 server = self.owner.take() or self.owner.acquire(self)
                 if server is None:
                     self.waiting = True
@@ -346,6 +369,14 @@ class ClientConnection:
                 self.statements.query_sent(self.unsynced)
                 server.request += 1
                 if end > size:
+                    try:
+                        ahead = self.watch.sequences.taken(server)
+                    except AnswersFirst:
+                        self._wait_for_answers(server, out, data, start, pos)
+                        return
+                    if ahead:
+                        out += (data[start:pos], ahead)
+                        start = pos
                     self.watch.long_query(data[pos + 5 :])
                     server.owed.append(self.simple(QUERY))
                 elif (
@@ -404,6 +435,14 @@ class ClientConnection:
                 self.unsynced = True
                 server.executes += 1
             elif kind == FUNCTION_CALL:
+                try:
+                    ahead = self.watch.sequences.taken(server)
+                except AnswersFirst:
+                    self._wait_for_answers(server, out, data, start, pos)
+                    return
+                if ahead:
+                    out += (data[start:pos], ahead)
+                    start = pos
                 server.owed.append(self.simple(FUNCTION_CALL))
                 server.request += 1
                 self.watch.function_call(data[pos + 5 : pos + 9])
@@ -531,7 +570,12 @@ class ClientConnection:
             server.transport.pause_reading()
         if server.write_blocked:
             self.server_full(True)
-        return b"" if self.owner.is_ready_for(server, self) else self.owner.prefix(self, server)
+        prefix = b"" if self.owner.is_ready_for(server, self) else self.owner.prefix(self, server)
+        if self._lost_transaction:
+            self._lost_transaction = False
+            server.begin_internal(_nothing)
+            prefix += _FAILED_TRANSACTION
+        return prefix
 
     def _begin(self, server: ServerConnection) -> None:
         """A transaction begins on this server connection, now."""
@@ -570,7 +614,7 @@ class ClientConnection:
         """Answer the request at the beginning of `data` with an error, as a server would."""
         self.deliver(encode.error_response(error, fatal=False))
         if data[0] in (QUERY, FUNCTION_CALL):
-            self.deliver(_READY_IDLE)
+            self.deliver(_READY_FAILED if self._lost_transaction else _READY_IDLE)
             end = 1 + int.from_bytes(data[1:5], "big")
             rest = self._pass_over(end, len(data))
             data = data[rest:]
@@ -634,12 +678,14 @@ class ClientConnection:
         if mid_message:
             self.transport.abort()
             return
-        if requests is None or self.session.pins or self.keeps_server or self.draining:
+        keeps = self.keeps_server or self.session.pins or self.session.loses_with(in_transaction=in_transaction)
+        if requests is None or keeps or self.draining:
             self.fail(error)
             return
+        self._lost_transaction = in_transaction
         answer = encode.error_response(error, fatal=False)
         if requests:
-            self.deliver((answer + _READY_IDLE) * requests)
+            self.deliver((answer + (_READY_FAILED if in_transaction else _READY_IDLE)) * requests)
         if self.unsynced:
             self.unsynced = False
             self._discarding = True
@@ -735,7 +781,6 @@ class ClientConnection:
 
     def _let_go(self) -> None:
         """Give back whatever the client holds or waits for."""
-        self.forget_deadline()
         if self.waiting:
             self.waiting = False
             self.owner.give_up(self)
@@ -744,3 +789,4 @@ class ClientConnection:
             mid_message, self._skip = self.mid_message, 0
             server.abandon()
             self.owner.orphaned(server, self, mid_message)
+        self.forget_deadline()

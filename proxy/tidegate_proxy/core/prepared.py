@@ -10,6 +10,7 @@ from tidegate_proxy.core.by_name import references, renamed
 from tidegate_proxy.core.codes import MAX_PREPARED, OF_STATEMENT
 from tidegate_proxy.core.look import find_nul, looks_plain
 from tidegate_proxy.core.statements import (
+    NAME_PREFIX,
     NOBODYS,
     AnswersFirst,
     CloseToken,
@@ -134,7 +135,8 @@ class ClientStatements:
         statement = self._named.get(name)
         if statement is None:
             # It may have been prepared by SQL.
-            return _renamed(data, pos, limit, end, name_at, name_end, NOBODYS) if name in server.stray_names else None
+            hidden = name in server.stray_names or name.startswith(NAME_PREFIX)
+            return _renamed(data, pos, limit, end, name_at, name_end, NOBODYS) if hidden else None
         if kind == BIND:
             self._statistics.binds += 1
             if statement.suspicion is not None:
@@ -187,6 +189,8 @@ class ClientStatements:
             # The server itself shall say that the name is taken, under the name that the client knows.
             server.owed.append(ParseToken(swallow=True))
             server.owed.append(ParseToken())
+            if name.startswith(NAME_PREFIX):
+                name = NOBODYS + b"_at_all"
             server.stray_names.append(name)
             taken = _parse_message(name, _ANY_STATEMENT)
             return (before, taken, taken)
@@ -219,7 +223,7 @@ class ClientStatements:
         Parameters: what must go before the text is appended to `out`; `apart`, as a request of its own.
         Returns: the text to send instead. Raises: AnswersFirst, before anything was done.
         """
-        if not self._named or server.copy_in:
+        if server.copy_in or not (self._named or NAME_PREFIX in text):
             return text
         found = references(text, server.reads_standard_strings)
         for reference in found:
@@ -236,8 +240,15 @@ class ClientStatements:
                 self._provide(server, statement, out)
             elif statement.name not in server.prepared or statement.name in server.unconfirmed:
                 out.append(self._prepare_apart(server, statement))
-        known = [(reference, self._named[reference.name].name) for reference in found if reference.name in self._named]
+        known = [(reference, name) for reference in found if (name := self._known_as(reference.name)) is not None]
         return renamed(text, known) if known else text
+
+    def _known_as(self, name: bytes) -> bytes | None:
+        """The server's name for what the client calls so; None if that is the same."""
+        statement = self._named.get(name)
+        if statement is not None:
+            return statement.name
+        return NOBODYS if name.startswith(NAME_PREFIX) else None
 
     def _prepare_apart(self, server: ServerConnection, statement: Statement) -> bytes:
         # With a Sync of its own: after a Parse that failed the server would not even answer the Query behind it.
@@ -297,7 +308,8 @@ class ClientStatements:
             server.owed.append(CloseToken(undo=restore))
             if not name:
                 self._unnamed = None
-            return None
+            # Nobody's own: what the proxy has prepared here under such a name is for everybody.
+            return (_CLOSE_NOTHING,) if name.startswith(NAME_PREFIX) else None
         kept = statement
 
         was_there = kept.private and server.prepared.pop(kept.name, None) is not None

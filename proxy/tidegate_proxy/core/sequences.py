@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tidegate_proxy.core.codes import NOBODYS_VALUES
 from tidegate_proxy.core.statements import AnswersFirst, InternalQuery
 from tidegate_proxy.core.suspect import SEQUENCE
-from tidegate_proxy.errors import ClientProtocolError
+from tidegate_proxy.errors import ClientProtocolError, TargetRefusedError
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.wire import IN_FAILED_TRANSACTION
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from tidegate_proxy.core.server import ServerConnection
 
 _DISCARD = encode.query("DISCARD SEQUENCES")
-
-
-def _nothing(_: InternalQuery) -> None:
-    pass
 
 
 class SequenceUse:
@@ -73,7 +69,7 @@ class SequenceUse:
 
         Returns: what goes ahead of it. Raises: AnswersFirst.
         """
-        if self._used or self._client.unsynced or not self._is_foreign(server):
+        if self._used or self._client.unsynced or server.copy_in or not self._is_foreign(server):
             return b""
         if not server.owes_nothing_to_client:
             raise AnswersFirst
@@ -86,6 +82,8 @@ class SequenceUse:
         told and nothing can be sent ahead.
         """
         client = self._client
+        if server.copy_in:
+            return b""  # the server gives up the copy, and does not read this
         # In a pool where nobody has read them so far they may be another's.
         foreign = self._is_foreign(server)
         if foreign and not client.unsynced and not server.owes_nothing_to_client:
@@ -116,5 +114,11 @@ class SequenceUse:
         server.sequences_used = False
         if self._discarded_on is not None:
             self._discarded_on.add(server.pid)
-        server.begin_internal(_nothing)
+
+        def discarded(query: InternalQuery) -> None:
+            if query.error is not None:
+                # What follows could read another client's number: it must not.
+                server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
+
+        server.begin_internal(discarded)
         return _DISCARD

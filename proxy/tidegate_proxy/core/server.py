@@ -22,6 +22,7 @@ from tidegate_proxy.core.codes import (
     UNKNOWN,
 )
 from tidegate_proxy.core.statements import NAME_PREFIX, NOBODYS, CloseToken, InternalQuery, ParseToken, Statement
+from tidegate_proxy.core.suspect import TEMPORARY
 from tidegate_proxy.errors import ClientProtocolError, ConnectionLostError, ProxyError, ServerProtocolError
 from tidegate_proxy.protocol import decode, encode
 from tidegate_proxy.protocol.rows import parse_data_row
@@ -374,7 +375,9 @@ class ServerConnection:
                 self.client.statements.forget_all(self)
                 if tag == b"DISCARD ALL\0":
                     self.sequences_of, self.sequences_used = self.client.pid, False
-                    self.client.session.all_discarded()
+                    if not self.executes:
+                        # Behind nothing of the same request that may have pinned again.
+                        self.client.session.all_discarded()
                     self.client.watch.sequences.forgotten(self)
         elif tag == b"DEALLOCATE\0" and self.deallocating:
             deallocated = self.deallocating.pop(0)
@@ -383,15 +386,18 @@ class ServerConnection:
                 self.prepared.pop(statement.name, None)
                 if self.client is not None:
                     self.client.statements.forget(name)
-        elif tag.startswith((b"ALTER ", b"DROP ", b"CREATE VIEW", b"CREATE RULE")) and self.client is not None:
-            self.client.watch.schema_changed = True
+        elif tag.startswith((b"ALTER ", b"DROP ", b"CREATE ")) and self.client is not None:
+            # A new table may hide another one of its name; a temporary one does so for its own client only, and pins.
+            if not tag.startswith(b"CREATE TABLE") or not self.client.session.asks_about(TEMPORARY):
+                self.client.watch.schema_changed = True
         elif tag.startswith((b"INSERT ", b"COPY ", b"MERGE ")) and self.client is not None:
             self.client.watch.sequences.used(self)
         elif tag == b"DISCARD SEQUENCES\0":
             self.sequences_used = False
             if self.client is not None:
                 self.sequences_of = self.client.pid
-                self.client.session.sequences_forgotten()
+                if not self.executes and not self.client.watch.discards_and_takes:
+                    self.client.session.sequences_forgotten()
                 self.client.watch.sequences.forgotten(self)
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
@@ -461,6 +467,10 @@ class ServerConnection:
         if self.client is None:
             self.transport.write(encode.copy_fail("the client is gone"))
             self.uncertain = True
+            if extended:
+                # Its own Sync may have been ignored as a part of the copy.
+                self.transport.write(encode.sync())
+                self.owed.append(SYNC)
         elif extended and SYNC not in before:
             self.client.unsynced = True
 

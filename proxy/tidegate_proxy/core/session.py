@@ -9,8 +9,10 @@ from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.core.suspect import (
     ASKED,
     LIBRARY,
+    LOCK,
     LONG,
     OPAQUE,
+    PREPARED,
     SEQUENCE,
     TEMPORARY,
     UNREADABLE,
@@ -18,6 +20,8 @@ from tidegate_proxy.core.suspect import (
 )
 
 _QUERY_CANCELED = "57014"
+
+_OUTLIVES_ROLLBACK = frozenset({LOCK, PREPARED})
 
 # They change nothing about what a statement's text means, so clients that differ in them share prepared statements.
 _OF_MEANING = frozenset({LIBRARY, OPAQUE, TEMPORARY, UNREADABLE})
@@ -67,6 +71,7 @@ class Session:
         # The latest question was cancelled and asked again.
         self._asked_again = False
         self._context: bytes | None = None
+        self._pin_if_all_is_temporary()
 
     @property
     def context(self) -> bytes:
@@ -206,8 +211,22 @@ class Session:
 
     def _pin_if_all_is_temporary(self) -> None:
         """With pg_temp in the search path, nothing in a statement's text says that a table is a temporary one."""
-        if "pg_temp" in self.parameters.get("search_path", ""):
+        if "pg_temp" in self.parameters.get("search_path", "").lower():
             self.pins.add(TEMPORARY)
+
+    def asks_about(self, kind: str) -> bool:
+        """Whether a statement since the last question may have left state of this kind, or it pins."""
+        return kind in self._ask or kind in self.pins
+
+    def loses_with(self, *, in_transaction: bool) -> bool:
+        """Whether the session loses something, unseen, with a server connection that breaks now.
+
+        Parameters: `in_transaction`, one is open, so that what was set or made in it is undone, as the client will be
+        told; but not what outlives a rollback.
+        """
+        if in_transaction:
+            return not self._ask.isdisjoint(_OUTLIVES_ROLLBACK)
+        return self._unanswered > 0 or bool(self._ask or self._set or self._reset or self._reset_all)
 
     def all_discarded(self) -> None:
         """DISCARD ALL was run: nothing is left of what could not be asked about either."""

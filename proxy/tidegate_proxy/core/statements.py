@@ -45,9 +45,8 @@ def intern_statement(body: bytes, context: bytes = b"", suspicion: Suspicion | N
     under which it is parsed, since they decide what a constant like '01/02/03' means.
     """
     # 16 bytes of BLAKE2: two contents with one name would hand a client another's statement, so chance must not matter.
-    digest = blake2b(body, digest_size=16)
-    if context:
-        digest.update(context)
+    # With the body's length, so that no body can be another one and its context.
+    digest = blake2b(b"%d " % len(body) + body + context, digest_size=16)
     name = NAME_PREFIX + digest.hexdigest().encode()
     statement = _statements.get(name)
     if statement is None:

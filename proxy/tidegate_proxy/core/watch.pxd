@@ -11,6 +11,7 @@ cdef class SessionWatch:
     cdef public dict restoring
     cdef Py_ssize_t _restored_within
     cdef public bint schema_changed
+    cdef public bint discards_and_takes
     cdef public SequenceUse sequences
     cdef public Session session
 

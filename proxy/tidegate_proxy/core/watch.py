@@ -10,8 +10,10 @@ from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.core.suspect import (
     ANYTHING,
     LIBRARY,
+    LONG,
     OPAQUE,
     SEQUENCE,
+    UNREADABLE,
     Suspicion,
     examine,
     examine_part,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 _BACKSLASH_WITHIN = frozenset({b"BIG5", b"GB18030", b"GBK", b"JOHAB", b"SHIFT_JIS_2004", b"SJIS", b"UHC"})
 _LOCAL = Suspicion(local=True)
 # What no DISCARD ALL undoes.
-_FOR_GOOD = frozenset({LIBRARY, OPAQUE})
+_FOR_GOOD = frozenset({LIBRARY, LONG, OPAQUE, UNREADABLE})
+# What takes numbers of sequences or, for all that a text shows, may read them.
+_MAY_USE_SEQUENCES = frozenset({LONG, OPAQUE, SEQUENCE, UNREADABLE})
 # Bytes of a long statement that are looked at again together with its next part.
 _OVERLAP = 128
 # Object ids of lo_open, lo_close, loread, lowrite, lo_lseek, lo_creat, lo_create, lo_tell, lo_unlink, lo_truncate and
@@ -66,6 +70,8 @@ class SessionWatch:
         self.restoring: dict[str, str] = {}
         # How many of them have been restored within the transaction under way.
         self._restored_within = 0
+        # The latest suspect Query has DISCARD and nextval, in whatever order.
+        self.discards_and_takes = False
         self.sequences = SequenceUse(client)
 
     @property
@@ -146,6 +152,7 @@ class SessionWatch:
         first = server.status == IDLE and not self._client.unsynced and server.owes_nothing_to_client
         if suspicion is not None:
             self.suspect(suspicion)
+            self.discards_and_takes = SEQUENCE in suspicion.pins and b"discard" in text.lower()
             ahead = self.sequences_ahead(server, suspicion, text)
             if ahead:
                 out.append(ahead)
@@ -166,7 +173,7 @@ class SessionWatch:
         """What goes ahead of a statement because of the sequences that it uses; see SequenceUse.read."""
         if suspicion.reads_sequence:
             return self.sequences.read(server, text)
-        return self.sequences.taken(server) if SEQUENCE in suspicion.pins else b""
+        return b"" if suspicion.pins.isdisjoint(_MAY_USE_SEQUENCES) else self.sequences.taken(server)
 
     def function_call(self, function: bytes) -> None:
         """A FunctionCall of the function with this object id, four bytes as they are sent."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.errors import DeadlineError
+from tidegate_proxy.pool.timeouts import unfinished
 
 GRACE = 0.5
 """Seconds that a cancelled statement has to end, and its client to end the transaction. A COMMIT that the server has
@@ -43,26 +44,29 @@ class Deadlines:
     def _passed(self, client: ClientConnection) -> None:
         client.deadline = None
         if client.waiting:
-            self._count()
             client.cancel_wait(DeadlineError())
+            self._count()
             return
         server = client.server
-        if server is None or server.closing or server.owes_only_itself:
+        if server is None or server.closing or not unfinished(server, client):
             return  # it is over
-        if not server.answering:
+        if server.owes_only_itself:
+            # It waits for us, not for its own statement: soon it is over, or goes on.
+            client.deadline = asyncio.get_running_loop().call_later(GRACE / 2, self._passed, client)
+        elif not server.answering:
             self._cut_off(client)
-            return
-        self._cancel(server)
-        client.deadline = asyncio.get_running_loop().call_later(GRACE, self._cut_off, client)
-        self._count()
+        else:
+            self._cancel(server)
+            client.deadline = asyncio.get_running_loop().call_later(GRACE, self._cut_off, client)
+            self._count()
 
     def _cut_off(self, client: ClientConnection) -> None:
         cancelled, client.deadline = client.deadline is not None, None
         server = client.server
-        if server is None or server.closing or server.owes_only_itself:
+        if server is None or server.closing or not unfinished(server, client):
             return
-        if not cancelled:
-            self._count()
         mid_message, unsynced = client.mid_message, client.unsynced
         server.cut_off(DeadlineError())
         self._clean(server, mid_message, unsynced)
+        if not cancelled:
+            self._count()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
@@ -473,6 +474,12 @@ class Pool(SharingPool):
         """Messages that make the server's session the client's own, to be sent ahead of the client's first one."""
         if self.is_ready_for(server, client):
             return b""
+
+        def must_succeed(query: InternalQuery) -> None:
+            if query.error is not None:
+                # What follows would run in a session that is not the client's: it must not.
+                server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
+
         messages = b""
         surplus = list(server.prepared)[: max(0, len(server.prepared) - MAX_PREPARED)]
         if surplus:
@@ -484,19 +491,13 @@ class Pool(SharingPool):
         if self._asks_always and server.last_client not in (0, client.pid):
             # What a function has set under a name that nobody else has said is not in `applied`.
             messages += encode.query(";".join(filter(None, (_RESET_ALL, self.limits.init_query))))
-            server.begin_internal(lambda _: None)
+            server.begin_internal(must_succeed)
             server.applied = {}
         messages += client.watch.sequences.borrowed(server, discard=self.always_prefixed)
         parameters = client.session.parameters
         if server.applied != parameters:
             messages += encode.query(self._changes(server.applied, parameters))
-
-            def applied(query: InternalQuery) -> None:
-                if query.error is not None:
-                    # What follows would run in a session that is not the client's: it must not.
-                    server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
-
-            server.begin_internal(applied)
+            server.begin_internal(must_succeed)
         # So that the next look need not compare them.
         server.applied = parameters
         return messages
@@ -605,15 +606,24 @@ class Pool(SharingPool):
     def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:
         """The client vanished while it held the server connection: clean it, or close it."""
         pinned = client.session.unsettled or client.keeps_server
-        self._start(self._reset(server, mid_message, client.unsynced, pinned, client.terminated))
+        deadline = None if client.deadline is None else client.deadline.when()
+        self._start(self._reset(server, mid_message, client.unsynced, pinned, client.terminated, deadline))
 
     async def _reset(
-        self, server: ServerConnection, mid_message: bool, unsynced: bool, pinned: bool, polite: bool
+        self,
+        server: ServerConnection,
+        mid_message: bool,
+        unsynced: bool,
+        pinned: bool,
+        polite: bool,
+        deadline: float | None = None,
     ) -> None:
         try:
             if polite and not (unsynced or mid_message or server.copy_in or server.uncertain):
-                # What was asked before the goodbye is done, however long it takes.
-                await server.all_answered()
+                # What was asked before the goodbye is done, however long it takes; but the client's deadline holds.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(deadline):
+                        await server.all_answered()
             async with asyncio.timeout(self.limits.server_reset_timeout):
                 clean = await reset(
                     server,

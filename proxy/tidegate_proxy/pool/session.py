@@ -64,8 +64,9 @@ def restored_where_reset(parameters: Mapping[str, str]) -> str:
     values = ", ".join(f"({literal(name)}, {literal(parameters[name])})" for name in names)
     return (
         f"SELECT pg_catalog.set_config(n, v, false) FROM (VALUES {values}) AS restored (n, v) WHERE CASE"  # noqa: S608
-        " WHEN EXISTS (SELECT FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n)"
-        " THEN NOT EXISTS (SELECT FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) = n AND source = 'session')"
+        " WHEN EXISTS (SELECT FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) n)"
+        " THEN NOT EXISTS (SELECT FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) n"
+        " AND source OPERATOR(pg_catalog.=) 'session')"
         # Those that are not listed: the role, and custom ones.
-        " ELSE COALESCE(pg_catalog.current_setting(n, true), '') IN ('', 'none') END"
+        " ELSE COALESCE(pg_catalog.current_setting(n, true), '') OPERATOR(pg_catalog.=) ANY (ARRAY['', 'none']) END"
     )

@@ -76,6 +76,11 @@ def test_killed_in_a_transaction_the_next_statement_fails_and_a_new_transaction_
         kill(database, backend_pid(client))
         client.send(encode.query(next_statement))
         assert client.error_until()["C"] == "57P01"
+        if next_statement == "SELECT 1":
+            # The transaction is over when the client ends it, as after any other error.
+            client.send(encode.query("INSERT INTO t VALUES (2)"))
+            assert client.error_until()["C"] == "25P02"
+            assert client.query("COMMIT") == [("C", b"ROLLBACK\0"), ("Z", b"I")]
         client.query("BEGIN")
         assert value(client, "SELECT count(*) FROM t") == "0"
         client.query("COMMIT")

@@ -143,6 +143,7 @@ def play(steps: Iterable[Step]) -> tuple[bytes, bytes, list[str]]:
     return to_client.take(), owner.to_server.take(), owner.events
 
 
+FAILED = encode.ready_for_query(wire.IN_FAILED_TRANSACTION)
 SET_DONE = encode.command_complete("SET")
 NAMED = intern_statement(b"SELECT 1\0\0\0")
 RENAMED = parse(NAMED.name, b"SELECT 1")
@@ -407,4 +408,7 @@ def test_a_server_lost_between_two_requests_of_a_transaction_fails_the_next_one(
     client.data_received(encode.query("SELECT 1"))
     answer = to_client.take()
     assert parse_error_fields(answer[5:])["C"] == "57P01"
-    assert answer.endswith(IDLE)
+    assert answer.endswith(FAILED)
+    client.data_received(encode.query("ROLLBACK"))
+    assert to_client.take() == encode.command_complete("ROLLBACK") + IDLE
+    client.data_received(encode.query("SELECT 1"))

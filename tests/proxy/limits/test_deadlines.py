@@ -44,7 +44,10 @@ def test_a_running_statement_is_cancelled(narrow_proxy: ProxyProcess) -> None:
         # The client does nothing more about it.
         assert values(two, "SELECT 'served'") == [b"served"]
         messages = one.query("SELECT 'in a transaction'")
-        assert (error_of(messages), messages[-1][1]) == (PASSED, b"I")
+        assert (error_of(messages), messages[-1][1]) == (PASSED, b"E")
+        messages = one.query("SELECT 'still in it'")
+        assert (error_of(messages), messages[-1][1]) == (b"25P02", b"E")
+        one.query("ROLLBACK")
         assert values(one, "SELECT 'goes on'") == [b"goes on"]
     assert narrow_proxy.log.count("pinned") == 0
 
@@ -145,7 +148,38 @@ def test_a_client_in_the_midst_of_sending(narrow_proxy: ProxyProcess) -> None:
         assert values(two, "SELECT 'served'") == [b"served"]
         one.send(late[100_000:] + Q("SELECT 1"))
         assert error_of(one.read_until()) == PASSED
-        assert one.kinds_until() == "TDCZ"
+        assert error_of(one.read_until()) == b"25P02"
+
+
+def test_the_rest_of_a_pipeline_is_not_committed(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.query("CREATE TABLE t (a int)")
+        one.query(within(1500))
+        assert values(two, "SELECT count(*) FROM t") == [b"0"]
+        steps = ("INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)", "COMMIT")
+        one.send(b"".join(parse(b"", step.encode()) + bind() + execute() + S for step in steps))
+        answers = [one.read_until() for _ in steps]
+        assert [error_of(answer) for answer in answers] == [PASSED, b"25P02", b""]
+        assert answers[2][-2:] == [("C", b"ROLLBACK\0"), ("Z", b"I")]
+        assert values(two, "SELECT count(*) FROM t") == [b"0"]
+
+
+def test_goodbye_does_not_end_the_deadline(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as two:
+        with RawClient(narrow_proxy.parameters) as one:
+            one.send(Q(within(1500, "SELECT pg_sleep(300)")) + encode.terminate())
+        assert values(two, "SELECT 'served'") == [b"served"]
+
+
+def test_who_is_only_pinned_has_no_transaction_to_end(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one:
+        one.query("LISTEN c")
+        one.query("SET tidegate.deadline_ms = '300'")
+        assert error_of(one.query("SELECT pg_sleep(0)")) == b""
+        one.query("SET tidegate.deadline_ms = '300'")
+        one.socket.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            one.read()
 
 
 def test_pipelines_and_copy(narrow_proxy: ProxyProcess) -> None:
@@ -157,6 +191,7 @@ def test_pipelines_and_copy(narrow_proxy: ProxyProcess) -> None:
         assert one.read()[0] == "G"
         assert values(two, "SELECT count(*) FROM t") == [b"0"]
         assert error_of(one.read_until()) == PASSED
+        one.query("ROLLBACK")
         one.send(parse(b"s", within(1500, "BEGIN").encode()) + bind(b"", b"s") + execute() + encode.flush())
         assert one.kinds_until("C") == "12C"
         assert values(two, "SELECT count(*) FROM t") == [b"0"]
