@@ -153,13 +153,14 @@ class ClientStatements:
         name = data[pos + 5 : name_end]
         if end > limit:
             # Too long to be carried from server to server: it goes as it is, and the client stays with it.
+            ahead = self._watch.sequences.taken(server)
             self._watch.suspect(Suspicion(pins=frozenset({LONG})))
             server.owed.append(ParseToken())
             if not name:
                 self._unnamed = None
                 self._unnamed_suspicion = None
                 self.unnamed_there = True
-            return None
+            return (ahead, data[pos:limit]) if ahead else None
         if self._fresh:
             self._see_that_it_is_parsed(server, name)
         body = data[name_end + 1 : end]
