@@ -27,8 +27,8 @@ def run(sql: bytes) -> bytes:
 
 @pytest.mark.parametrize("begin", ["SELECT set_config('search_path', 'PG_TEMP, public', false)", None])
 def test_a_table_made_while_only_pg_temp_is_written_to(narrow_proxy: ProxyProcess, begin: str | None) -> None:
-    startup = {} if begin else {"search_path": "Pg_Temp, public"}
-    with RawClient(narrow_proxy.parameters, **startup) as one:
+    search_path = "public" if begin else "Pg_Temp, public"
+    with RawClient(narrow_proxy.parameters, search_path=search_path) as one:
         if begin:
             one.query(begin)
         one.query("CREATE TABLE secret AS SELECT 42")
