@@ -1,0 +1,90 @@
+"""Shares follow demand, other users' connections, and the life of the control connection."""
+
+from __future__ import annotations
+
+import contextlib
+
+import psycopg
+from tests.e2e.fleet.clients import Observer
+from tests.e2e.fleet.conftest import BUDGET, MAX_CONNECTIONS, StartClients, StartMember
+from tests.support.postgres import Database
+from tests.support.proxy import eventually
+
+from tidegate_proxy.fleet.planner import CONTROL_CONNECTIONS, kept_back
+
+TIMEOUT = 60.0
+TO_SHARE = BUDGET - kept_back(2)
+
+
+def test_a_busy_member_gets_what_an_idle_one_does_not_use_and_gives_it_back(
+    database: Database, start_member: StartMember, start_clients: StartClients
+) -> None:
+    first, second = start_member(), start_member()
+    with Observer(database) as observer:
+        load = start_clients(first, 50)
+        eventually(
+            lambda: max(member.share for member in observer.members.values()) >= TO_SHARE - TO_SHARE // 8 - 1,
+            timeout=TIMEOUT,
+            what="nearly all for the busy one",
+        )
+        other = start_clients(second, 50)
+        eventually(
+            lambda: min(member.share for member in observer.members.values()) >= TO_SHARE // 2 - 1,
+            timeout=TIMEOUT,
+            what="half for each",
+        )
+        for each in (load, other):
+            each.stop()
+            assert each.errors == []
+    assert max(observer.counts) <= BUDGET
+
+
+def test_other_users_connections_are_respected(
+    database: Database, start_member: StartMember, start_clients: StartClients
+) -> None:
+    members = [start_member(), start_member()]
+    with Observer(database) as observer, contextlib.ExitStack() as stack:
+        loads = [start_clients(member, 30) for member in members]
+        eventually(lambda: observer.now >= TO_SHARE, timeout=TIMEOUT, what="using the budget")
+
+        def connected() -> bool:
+            with contextlib.suppress(psycopg.OperationalError):
+                stack.enter_context(database.server.connect())
+                return True
+            return False
+
+        others = 30
+        for _ in range(others):
+            eventually(connected, timeout=TIMEOUT, what="room for others")
+        eventually(
+            lambda: (
+                sum(member.share for member in observer.members.values())
+                <= MAX_CONNECTIONS - 3 - others - CONTROL_CONNECTIONS * 2
+            ),
+            timeout=TIMEOUT,
+            what="smaller shares",
+        )
+        for load in loads:
+            load.stop()
+            assert load.errors == []
+
+
+def test_a_lost_control_connection_comes_back_and_no_client_notices(
+    database: Database, start_member: StartMember, start_clients: StartClients
+) -> None:
+    members = [start_member(), start_member()]
+    with Observer(database) as observer:
+        loads = [start_clients(member, 30) for member in members]
+        eventually(lambda: observer.now >= TO_SHARE, timeout=TIMEOUT, what="using the budget")
+        for _ in range(3):
+            with database.server.connect() as conn:
+                conn.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tidegate/%'"
+                )
+            eventually(
+                lambda: len(observer.members) == 2 and observer.now >= TO_SHARE, timeout=TIMEOUT, what="both members"
+            )
+        for load in loads:
+            load.stop()
+            assert load.errors == []
+    assert max(observer.counts) <= BUDGET
