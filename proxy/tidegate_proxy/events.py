@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tidegate_proxy.core.client import ClientConnection
     from tidegate_proxy.pool.pool import Pool
     from tidegate_proxy.protocol.startup import StartupMessage
+    from tidegate_proxy.targets.endpoint import Endpoint
 
 
 def of_client(event: str, pool: Pool, client: ClientConnection, **more: object) -> dict[str, object]:
@@ -46,6 +47,11 @@ def of_login(
 def of_pool(event: str, pool: Pool, **more: object) -> dict[str, object]:
     """Fields for something that concerns a pool."""
     return {"event": event, "database": pool.database, "user": pool.user, "target": pool.target, **more}
+
+
+def of_target(event: str, target: Endpoint | None, **more: object) -> dict[str, object]:
+    """Fields for something that concerns a server, whoever uses it."""
+    return {"event": event, "target": str(target), **more}
 
 
 def address(transport: asyncio.BaseTransport) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.console.sockets import pointer
@@ -93,6 +94,7 @@ def targets(proxy: Proxy) -> Table:
         + int4("connections", "max_connections")
     )  # fmt: skip
     allowed = connections_allowed(proxy)
+    connections = Counter(pool.target_of(server) for pool in proxy.pools for server in pool.servers)
     rows: list[Row] = []
     for health in target_health(proxy):
         target = f"{health.host}:{health.port}"
@@ -106,7 +108,7 @@ def targets(proxy: Proxy) -> Table:
                 health.description,
                 ",".join(health.databases),
                 timestamp(health.since) if health.since else None,
-                sum(len(pool.servers) for pool in proxy.pools if pool.target == target),
+                connections[target],
                 allowed.get(target),
             )
         )

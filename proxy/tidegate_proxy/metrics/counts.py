@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tidegate_proxy.core.statistics import Statistics
-from tidegate_proxy.metrics.histogram import summed
+from tidegate_proxy.metrics.histogram import grown, summed
 
 CONSOLE = "pgbouncer"
 """Name of the console's database, and of the user that PgBouncer shows for it."""
@@ -44,7 +44,7 @@ _NUMBERS = (
 class PoolCounts:
     """Counters of one pool, or of several together.
 
-    Parameters: `target`, the server that the pool began with: what is counted stays with it.
+    Parameters: `target`, the server that the pool begins with; see `move`.
 
     `plain` and `tls`: of its clients, by how they are connected. The others are counted by the pool: server connections
     asked for (and those of them by TLS), opened, failed to open and closed; the age of the closed ones in seconds;
@@ -64,6 +64,32 @@ class PoolCounts:
         self.borrow_timeouts = 0
         self.deadline_cancels = 0
         self.pins: Counter[str] = Counter()
+        self._earlier: dict[str, PoolCounts] = {}
+
+    def move(self, target: str) -> None:
+        """The pool uses another server from now on; what was counted before stays with the one before."""
+        if target == self.target:
+            return
+        # What led to a first connection belongs to the server that it leads to.
+        if self._earlier or self.servers_opened or self.servers_failed:
+            part = PoolCounts()
+            part.add(self.by_target()[self.target])
+            self._earlier[self.target] = part
+        self.target = target
+
+    def by_target(self) -> dict[str, PoolCounts]:
+        """What was counted while the pool used each server."""
+        if not self._earlier:
+            return {self.target: self}
+        # Clients go on counting where they began to: the latest part is what is more than all the others.
+        recent = PoolCounts()
+        recent.add(self)
+        for part in self._earlier.values():
+            recent.subtract(part)
+        parts = dict(self._earlier)
+        if self.target in parts:
+            recent.add(parts[self.target])
+        return parts | {self.target: recent}
 
     def call_slow(self, seconds: float) -> None:
         """From now on, requests that take so long are slow; 0 for none."""
@@ -89,6 +115,17 @@ class PoolCounts:
         for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.pins.update(other.pins)
+
+    def subtract(self, other: PoolCounts) -> None:
+        """Count what the other has counted no longer."""
+        for mine, its in ((self.plain, other.plain), (self.tls, other.tls)):
+            for name in SUMS:
+                setattr(mine, name, getattr(mine, name) - getattr(its, name))
+            for name in _HISTOGRAMS:
+                setattr(mine, name, grown(getattr(mine, name), getattr(its, name)))
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) - getattr(other, name))
+        self.pins.subtract(other.pins)
 
 
 def _add(total: Statistics, part: Statistics) -> None:
@@ -133,8 +170,9 @@ class Counts:
         """The pool is gone; what it has counted stays with its database."""
         counts = self._pools.pop((database, user), None)
         # Under a name for which no server connection was ever opened nothing is kept: clients may invent any number.
-        if counts is not None and (counts.servers_opened or (database, counts.target) in self._past):
-            self._past.setdefault((database, counts.target), PoolCounts()).add(counts)
+        for target, part in counts.by_target().items() if counts is not None else ():
+            if part.servers_opened or (database, target) in self._past:
+                self._past.setdefault((database, target), PoolCounts()).add(part)
 
     def sums(self) -> dict[str, dict[str, float]]:
         """The numbers among the counters of every database's clients, those of former pools included.
@@ -159,4 +197,5 @@ class Counts:
     def _all(self) -> Iterable[tuple[tuple[str, str], PoolCounts]]:
         yield from self._past.items()
         for (database, _), counts in self._pools.items():
-            yield (database, counts.target), counts
+            for target, part in counts.by_target().items():
+                yield (database, target), part

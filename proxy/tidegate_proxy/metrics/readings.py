@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from tidegate_proxy.metrics.target_health import connections_allowed, target_hea
 from tidegate_proxy.targets.health import TargetRole
 
 if TYPE_CHECKING:
-    from tidegate_proxy.pool.pool import Pool
+    from tidegate_proxy.core.server import ServerConnection
     from tidegate_proxy.proxy import Proxy
 
 _STATM = Path("/proc/self/statm")
@@ -64,13 +65,18 @@ def _of_clients(proxy: Proxy) -> Iterator[Reading]:
 
 def _of_pools(proxy: Proxy) -> Iterator[Reading]:
     roles = {f"{health.host}:{health.port}": health.role for health in target_health(proxy)}
-    pools: dict[tuple[str, str], list[Pool]] = {}
+    servers: dict[tuple[str, str], list[ServerConnection]] = {}
+    waiters: Counter[tuple[str, str]] = Counter()
     for pool in proxy.pools:
-        pools.setdefault((pool.database, pool.counts.target), []).append(pool)
-    for (database, target), counts in proxy.counts.by_database_and_target().items():
+        waiters[pool.database, pool.target] += pool.waiters
+        for server in pool.servers:
+            servers.setdefault((pool.database, pool.target_of(server)), []).append(server)
+    counted = proxy.counts.by_database_and_target()
+    for database, target in counted.keys() | servers.keys():
         labels = {"database": database, "target": target, "role": roles.get(target, TargetRole.UNKNOWN).value}
-        yield from _counted(counts, labels)
-        yield from _present(pools.get((database, target), []), labels)
+        yield from _counted(counted.get((database, target), PoolCounts()), labels)
+        yield from _present(servers.get((database, target), []), labels)
+        yield Reading("BorrowQueueLength", labels, waiters[database, target])
     for target, most in connections_allowed(proxy).items():
         labels = {"target": target, "role": roles.get(target, TargetRole.UNKNOWN).value}
         yield Reading("MaxDatabaseConnectionsAllowed", labels, most)
@@ -113,8 +119,7 @@ def distributions(clients: Statistics) -> dict[str, Distribution]:
     }
 
 
-def _present(pools: list[Pool], labels: dict[str, str]) -> Iterator[Reading]:
-    servers = [server for pool in pools for server in pool.servers]
+def _present(servers: list[ServerConnection], labels: dict[str, str]) -> Iterator[Reading]:
     held = [server for server in servers if server.client is not None]
     yield Reading("DatabaseConnections", labels, len(servers))
     yield Reading(
@@ -129,7 +134,6 @@ def _present(pools: list[Pool], labels: dict[str, str]) -> Iterator[Reading]:
         labels,
         sum(server.client is not None and bool(server.client.session.pins) for server in held),
     )
-    yield Reading("BorrowQueueLength", labels, sum(len(pool.waiting) for pool in pools))
 
 
 def _of_identities(proxy: Proxy) -> Iterator[Reading]:

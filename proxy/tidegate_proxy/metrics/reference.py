@@ -24,7 +24,8 @@ them, in namespace `Tidegate` unless `cloudwatch_namespace` says otherwise.
 Names, units and dimensions of the first table are those of RDS Proxy, whose dashboards and alarms therefore need only
 another namespace. As with RDS Proxy, each process is a source of its own: look at the statistic that the table names,
 over all of them. `TargetGroup` is always `default`, `EndpointName` is the setting `endpoint_name`, `Target` is
-`host:port`.
+`host:port` of the server: server connections count where they lead to; everything else for the server that the database
+used then, its writer, or the first of its readers where there are several.
 
 Latencies are in microseconds and single values, so CloudWatch computes real percentiles of them: every value up to
 1,000 in a period, or 1,000 at equal steps through the sorted ones, the least and the greatest among them. Each is

@@ -104,6 +104,7 @@ class Pool(SharingPool):
         self._connector = connector
         self._route = Route(cluster, access, connector, self._targets_changed)
         self.counts = counts
+        self._count_by_target()
         self._client_lost = client_lost
         self._defaults_changed = defaults_changed
         self._loop = asyncio.get_running_loop()
@@ -176,11 +177,12 @@ class Pool(SharingPool):
         del self._waiting[waiter]
         self._no_longer_waiting()
         self.counts.borrow_timeouts += 1
+        why = "The database is paused (PAUSE on the admin console)." if self._paused else self._last_error
         waiter.borrow_failed(
             BorrowTimeoutError(
                 'no server connection became free within "connection_borrow_timeout" '
                 f"({self.limits.connection_borrow_timeout:g} s)",
-                detail=str(self._last_error) if self._last_error is not None else None,
+                detail=str(why) if why is not None else None,
             )
         )
 
@@ -346,6 +348,7 @@ class Pool(SharingPool):
         """What leads to the wrong server by now is closed, the rest of it when it is next free."""
         if self._closed:
             return
+        self._count_by_target()
         self._failures = 0
         if self._retry is not None:
             self._retry.cancel()
@@ -570,8 +573,18 @@ class Pool(SharingPool):
 
     @property
     def target(self) -> str:
-        """The server that its database is configured with, in the first place."""
+        """The server that it uses, or used last: the writer, or the first of several readers."""
         return self.counts.target
+
+    def target_of(self, server: ServerConnection) -> str:
+        """The server that a server connection leads to."""
+        endpoint = self._route.endpoint_of(server)
+        return f"{endpoint.host}:{endpoint.port}" if endpoint is not None else self.target
+
+    def _count_by_target(self) -> None:
+        endpoint = self._route.target
+        if endpoint is not None:
+            self.counts.move(f"{endpoint.host}:{endpoint.port}")
 
     @property
     def last_error(self) -> ProxyError | None:

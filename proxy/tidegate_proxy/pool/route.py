@@ -84,6 +84,16 @@ class Route:
             # It went while this was opened.
             raise TargetUnavailableError(f"{place.endpoint} is no longer the server to use")
 
+    @property
+    def target(self) -> Endpoint | None:
+        """See View.target."""
+        return self._view.target
+
+    def endpoint_of(self, server: ServerConnection) -> Endpoint | None:
+        """Where the connection leads to; None if it is gone."""
+        place = self._places.get(server)
+        return place.endpoint if place is not None else None
+
     def forget(self, server: ServerConnection) -> None:
         """The connection is gone."""
         self._places.pop(server, None)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from tidegate_proxy import events
 from tidegate_proxy.errors import TargetUnavailableError
 from tidegate_proxy.net.connector import Connector
 from tidegate_proxy.net.resolve import Resolver
@@ -48,6 +49,11 @@ class View:
                 raise self._cluster.why_unavailable(self.access)
             await self._cluster.next_change()
 
+    @property
+    def target(self) -> Endpoint | None:
+        """The server that connections are opened to, the first of several; None if there is none at present."""
+        return next((target.endpoint for target in self._cluster.candidates(self.access)), None)
+
     def suits(self, place: Place) -> bool:
         """Whether a connection that was opened to `place` may still be used."""
         return any(target.is_at(place) for target in self._cluster.candidates(self.access))
@@ -82,6 +88,7 @@ class Cluster:
         self._targets: dict[Endpoint, Target] = {}
         self._instances: list[Endpoint] = []
         self._writer: Endpoint | None = None
+        self._latest_writer: Endpoint | None = None
         # There is another writer, as it seems, but not everybody has been asked yet.
         self._undecided = False
         self._views: list[View] = []
@@ -235,13 +242,28 @@ class Cluster:
     def _decide(self, writer: Endpoint | None) -> None:
         if writer == self._writer:
             return
+        now = asyncio.get_running_loop().time()
         if writer is None:
-            logger.warning("%s was the writer; looking for the new one", self._writer)
-            self._searching_since = asyncio.get_running_loop().time()
+            lost = events.of_target("writer_lost", self._writer, databases=sorted(self.databases))
+            logger.warning("%s was the writer; looking for the new one", self._writer, extra=lost)
+            self._searching_since = now
             for target in self._targets.values():
                 target.doubt()
         else:
-            logger.info("the writer is %s", writer)
+            before, self._latest_writer = self._latest_writer, writer
+            if before in (None, writer):
+                fields = events.of_target("writer_found", writer, databases=sorted(self.databases))
+            else:
+                # Where it was not lost first, there was never a time without a writer.
+                seconds = 0.0 if self._writer is not None else now - self._searching_since
+                fields = events.of_target(
+                    "failover",
+                    writer,
+                    databases=sorted(self.databases),
+                    before=str(before),
+                    seconds=round(seconds, 3),
+                )
+            logger.info("the writer is %s", writer, extra=fields)
         self._writer = writer
 
     def _have(self, endpoints: Iterable[Endpoint]) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from tidegate_proxy import events
 from tidegate_proxy.errors import ProxyError, TargetUnavailableError
 from tidegate_proxy.net.connector import Connector
 from tidegate_proxy.net.resolve import Resolver
@@ -222,7 +223,9 @@ class Target:
         if same and not another:
             return
         if error is not None:
-            logger.warning("target %s: %s, %s: %s", self.endpoint, state, reason, error.for_operators)
+            fields = events.of_target("target_unavailable", self.endpoint, reason=reason, sqlstate=error.sqlstate)
+            logger.warning("target %s: %s, %s: %s", self.endpoint, state, reason, error.for_operators, extra=fields)
         else:
-            logger.info("target %s: %s, %s", self.endpoint, state, role)
+            fields = events.of_target("target_available", self.endpoint, role=role)
+            logger.info("target %s: %s, %s", self.endpoint, state, role, extra=fields)
         self._cluster.target_changed(self)

@@ -8,6 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 from tests.e2e.failover.conftest import MakeProxy, Pair
+from tests.proxy.console.helpers import show
+from tests.proxy.console.test_events import events
+from tests.proxy.metrics.test_served import samples
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually, proxy_config
 
@@ -151,3 +154,45 @@ def test_only_auroras_own_function_is_believed(pair: Pair, proxy_for: MakeProxy)
         conn.execute("SET search_path TO public; SELECT 1")
         conn.execute("SELECT pg_sleep(1.5)")
     assert "instances" not in proxy.log
+
+
+def test_connections_are_counted_where_they_lead_to(pair: Pair, tmp_path: Path) -> None:
+    settings = {"connection_borrow_timeout": 30, "http_port": 0, "admin_users": ["app"], "log_format": "json"}
+    config = proxy_config(pair.database, settings, {"endpoints": [pair.standby.host]})
+    config += '[databases.app_ro]\nreaders_of = "app"\n'
+    one, two = (f"{server.host}:{server.port}" for server in (pair.primary, pair.standby))
+    proxy = ProxyProcess(tmp_path, pair.database, config)
+
+    def counted(name: str) -> dict[tuple[str, str], float]:
+        """By database and target, what is not 0."""
+        return {
+            (dict(labels)["database"], dict(labels)["target"]): value
+            for (found, labels), value in samples(proxy).items()
+            if found == f"tidegate_{name}" and value
+        }
+
+    try:
+        proxy.wait_until_listening()
+        with proxy.connect(dbname="app_ro") as reader, proxy.connect() as writer:
+            reader.execute("SELECT 1")
+            writer.execute("SELECT 1")
+            assert counted("database_connections") == {("app", one): 1, ("app_ro", two): 1}
+            assert counted("database_connections_setup_succeeded_total") == {("app", one): 1, ("app_ro", two): 1}
+            targets = {row["host"]: row["connections"] for row in show(proxy, "TARGETS")}
+            assert targets == {pair.primary.host: 1, pair.standby.host: 1}
+            before = counted("query_database_response_latency_seconds_count")[("app", one)]
+            pair.primary.kill()
+            pair.standby.promote()
+            writer.execute("INSERT INTO written VALUES ('after', 1)")
+            assert counted("database_connections")[("app", two)] == 1
+            latencies = counted("query_database_response_latency_seconds_count")
+            assert latencies[("app", one)] == before
+            assert latencies[("app", two)] == 1
+        (lost,) = events(proxy, "writer_lost")
+        (failover,) = events(proxy, "failover")
+        assert (lost["target"], lost["level"]) == (one, "warning")
+        assert (failover["target"], failover["before"], failover["databases"]) == (two, one, ["app", "app_ro"])
+        assert failover["seconds"] >= 0
+        assert [record["target"] for record in events(proxy, "target_unavailable")] == [one]
+    finally:
+        proxy.close()

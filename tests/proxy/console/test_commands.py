@@ -41,6 +41,18 @@ def test_pause_lets_transactions_end_closes_servers_and_holds_clients_until_resu
         assert one.execute("SELECT 3").fetchone() == (3,)
 
 
+def test_who_is_held_for_too_long_is_told_why_and_stays_connected(watched: ProxyProcess) -> None:
+    """As with PgBouncer, whose query_wait_timeout counts during a PAUSE; there it ends the connection."""
+    command(watched, "SET connection_borrow_timeout = 0.5")
+    with watched.connect() as one:
+        one.execute("SELECT 1")
+        command(watched, "PAUSE")
+        with pytest.raises(psycopg.errors.TooManyConnections, match="paused"):
+            one.execute("SELECT 2")
+        command(watched, "RESUME")
+        assert one.execute("SELECT 3").fetchone() == (3,)
+
+
 def test_pause_without_a_name_holds_everything_and_the_state_says_so(watched: ProxyProcess) -> None:
     command(watched, "PAUSE")
     assert {row["key"]: row["value"] for row in show(watched, "STATE")}["paused"] == "yes"
