@@ -9,6 +9,7 @@ cdef class Borrowing:
     cdef public bint busy
     cdef public double now
     cdef public long generation
+    cdef public Py_ssize_t max_prepared
     cdef public bytes plan_generation
     cdef public bint pins_sequences
     cdef public bint always_prefixed

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tidegate_proxy.core.codes import MAX_PREPARED
-
 if TYPE_CHECKING:
     from tidegate_proxy.core.client import ClientConnection
     from tidegate_proxy.core.server import ServerConnection
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
 class Borrowing:
     """Idle server connections, and what tells whether they need anything before their next client.
 
+    `max_prepared`: statements that stay prepared on a server connection.
     `plan_generation` changes whenever plans of statements that were prepared before may be out of date;
     `pins_sequences`: its clients read currval or lastval in later transactions than those that called nextval.
     """
@@ -29,6 +28,8 @@ class Borrowing:
         # Event-loop time in seconds, as of the latest sweep: nothing here needs it more precisely.
         self.now = 0.0
         self.generation = 0
+        # The setting of that name; none stays by default.
+        self.max_prepared = 0
         self.plan_generation = b""
         self.pins_sequences = False
         # Every change of clients is to be prepared for.
@@ -61,5 +62,5 @@ class Borrowing:
             server.applied is client.session.parameters
             and not server.sequences_used
             and not self.always_prefixed
-            and len(server.prepared) <= MAX_PREPARED
+            and len(server.prepared) <= self.max_prepared
         )

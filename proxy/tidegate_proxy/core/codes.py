@@ -94,6 +94,3 @@ INSERT, MERGE."""
 
 NOBODYS_VALUES: Final = -1
 """In ServerConnection.sequences_of: no client has used it since it was opened, or everything was discarded."""
-
-MAX_PREPARED: Final = 200
-"""Statements that stay prepared on one server connection; PgBouncer's max_prepared_statements has the same default."""

@@ -6,7 +6,6 @@ from tidegate_proxy.core.statistics cimport Statistics
 from tidegate_proxy.core.watch cimport SessionWatch
 
 cdef int BIND, CLOSE, PARSE, OF_STATEMENT
-cdef Py_ssize_t _FEW
 
 cdef tuple _renamed(
     bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end, Py_ssize_t name_at, Py_ssize_t name_end, bytes name

@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.core.by_name import references, renamed
-from tidegate_proxy.core.codes import MAX_PREPARED, OF_STATEMENT
+from tidegate_proxy.core.codes import OF_STATEMENT
 from tidegate_proxy.core.look import find_nul, looks_plain
 from tidegate_proxy.core.statements import (
     NAME_PREFIX,
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _pack_length = Struct(">I").pack
 
-# Below that many on a server connection their order does not matter yet.
-_FEW = MAX_PREPARED // 2
 # It draws the same ParseComplete and costs the server next to nothing. (An empty one would be accepted in a failed
 # transaction, too.)
 _ANY_STATEMENT = b"SHOW server_version\0\0\0"
@@ -269,7 +267,8 @@ class ClientStatements:
     def _provide(self, server: ServerConnection, statement: Statement, out: list[bytes]) -> None:
         """Prepare a statement on the server unless it is there, and mark it as used."""
         if statement.name in server.prepared and not (server.unconfirmed and self._is_doubtful(server, statement)):
-            if len(server.prepared) > _FEW:
+            # While there are few, their order does not matter yet.
+            if 2 * len(server.prepared) > server.owner.max_prepared:
                 del server.prepared[statement.name]
                 server.prepared[statement.name] = statement
         else:

@@ -93,6 +93,10 @@ def _nothing(_: InternalQuery) -> None:
 class ServerOwner(Protocol):
     """What a server connection tells to the pool that owns it."""
 
+    @property
+    def max_prepared(self) -> int:
+        """How many statements stay prepared on each connection."""
+
     def put_back(self, server: ServerConnection) -> bool:
         """Take it back if that is simple; False: `server_released` has to."""
 

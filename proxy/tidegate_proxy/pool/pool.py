@@ -10,7 +10,6 @@ from typing import Any
 
 from tidegate_proxy import events
 from tidegate_proxy.core.client import ClientConnection
-from tidegate_proxy.core.codes import MAX_PREPARED
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.credentials.provider import CredentialProvider
@@ -99,6 +98,7 @@ class Pool(SharingPool):
         self.user = user
         self.name = f"{database}/{user}"
         self.limits = limits
+        self.max_prepared = limits.max_prepared_statements
         self._sharing = sharing
         self._asks_always = asks_always
         self._connector = connector
@@ -484,7 +484,7 @@ class Pool(SharingPool):
                 server.fail(TargetRefusedError(query.error.get("M"), sqlstate=query.error.get("C")))
 
         messages = b""
-        surplus = list(server.prepared)[: max(0, len(server.prepared) - MAX_PREPARED)]
+        surplus = list(server.prepared)[: max(0, len(server.prepared) - self.max_prepared)]
         if surplus:
             for name in surplus:
                 messages += encode.close_statement(name)

@@ -68,6 +68,11 @@ class Sizes(Model, frozen=True):
     max_user_connections: Count = 0
     """Most server connections per user, whatever the database; 0 for no limit. Shared as `max_db_connections`."""
 
+    max_prepared_statements: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 200
+    """Statements of clients that stay prepared on one server connection, however many clients share it; beyond that,
+    those that were not used for longest are closed between transactions, and prepared again when they are needed. Each
+    takes the server memory for its plan. The default is PgBouncer's."""
+
     max_connections_percent: Percent = 90
     """How much of a PostgreSQL server's `max_connections` the proxy may use, over all pools. `max_connections` is read
     from the server when connections are opened; what it reserves for superusers is left alone in any case. By default

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.proxy.console.helpers import command
 from tests.proxy.session_state.mirror import Pair, Step, simple
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, StartProxy
 from tests.support.rawclient import RawClient, bind, describe, execute, parse
 
-from tidegate_proxy.core.codes import MAX_PREPARED
 from tidegate_proxy.protocol import encode
+from tidegate_proxy.settings import Settings
 
+MAX_PREPARED: int = Settings.model_fields["max_prepared_statements"].default
 MANY = 3 * MAX_PREPARED
 
 
@@ -70,6 +72,28 @@ def test_thousands_of_statements_one_after_the_other(narrow_proxy: ProxyProcess)
                 client.send(run(b"s%d" % n) + encode.sync())
                 assert numbers(client, 1) == [n]
     assert prepared(narrow_proxy) <= MAX_PREPARED
+
+
+def test_as_many_as_the_setting_says_stay_and_it_changes_live(start_proxy: StartProxy, database: Database) -> None:
+    proxy = start_proxy(default_pool_size=1, max_prepared_statements=3, admin_users=[database.user])
+    names = [b"s%d" % n for n in range(10)]
+    with RawClient(proxy.parameters) as one:
+
+        def all_run() -> bool:
+            one.send(b"".join(run(name) + encode.sync() for name in names))
+            return numbers(one, len(names)) == list(range(len(names)))
+
+        one.send(b"".join(parse(name, b"SELECT %d" % n) for n, name in enumerate(names)) + encode.sync())
+        one.read_until()
+        assert all_run()
+        assert prepared(proxy) <= 3
+        assert all_run()
+        command(proxy, "SET max_prepared_statements = 8")
+        assert all_run()
+        assert 3 < prepared(proxy) <= 8
+        command(proxy, "SET max_prepared_statements = 1")
+        assert all_run()
+        assert prepared(proxy) <= 1
 
 
 @pytest.fixture

@@ -22,6 +22,12 @@ def lifetime(text: str) -> float:
     return float(text) or 0.001
 
 
+def prepared_statements(text: str) -> int:
+    """`max_prepared_statements`, of which 0 means that clients' statements are nobody's concern: here they always are,
+    and the fewest may stay on a server connection."""
+    return int(text) or 1
+
+
 def names(text: str) -> tuple[str, ...]:
     """A list separated by commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -46,6 +52,7 @@ GENERAL: dict[str, tuple[str, Any]] = {
     "max_db_client_connections": ("max_db_client_connections", int),
     "max_user_connections": ("max_user_connections", int),
     "max_user_client_connections": ("max_user_client_connections", int),
+    "max_prepared_statements": ("max_prepared_statements", prepared_statements),
     "stats_period": ("stats_period", seconds),
     "auth_query": ("auth_query", str),
     "log_connections": ("log_connections", truth),
@@ -97,7 +104,6 @@ WITHOUT_EFFECT = frozenset(
         "conffile",
         "service_name",
         "job_name",
-        "max_prepared_statements",
         "scram_iterations",
         "auth_hba_file",
         "auth_ident_file",
