@@ -114,7 +114,10 @@ class TidegateDashboard(Construct):
             (
                 "Refused or given up",
                 self._several(
-                    "BorrowTimeouts", "ClientConnectionsSetupFailedAuth", "ClientConnectionsSetupFailedOther"
+                    "BorrowTimeouts",
+                    "DeadlineCancels",
+                    "ClientConnectionsSetupFailedAuth",
+                    "ClientConnectionsSetupFailedOther",
                 ),
             ),
         ]
