@@ -37,6 +37,7 @@ from tidegate_proxy.metrics.counts import Counts, PoolCounts
 from tidegate_proxy.metrics.monitor import Monitor
 from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.net.listen import BACKLOG, UnixListener, tcp_listeners
+from tidegate_proxy.net.transport import notice_silence
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.pool.sharing import Sharing
 from tidegate_proxy.reload import apply_settings
@@ -413,7 +414,7 @@ class Proxy:
                 source = ""
             else:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                notice_silence(connection, self.settings.client_tcp_user_timeout)
                 source = source_of(str(address[0]))
             surplus, refusal = self._surplus(source)
             if surplus >= _REFUSALS_AT_ONCE:

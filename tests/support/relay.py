@@ -29,6 +29,13 @@ COMMAND_TIMEOUT = 10.0
 """Seconds in which the relay's thread must carry out a command."""
 
 
+def lose_packets(sock: socket.socket) -> None:
+    """From now on, whatever is sent to this socket is lost: the kernel does not even acknowledge it."""
+    # A packet filter with one instruction: keep 0 bytes (BPF_RET, linux/filter.h).
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+
+
 class _Mode(Enum):
     FORWARD = auto()
     STALL = auto()
@@ -242,9 +249,7 @@ class Relay:
     def _drop_packets(self) -> None:
         self._dropping = True
         for sock in [self._listener, *(pair.client.sock for pair in self._pairs)]:
-            # A packet filter with one instruction: keep 0 bytes (BPF_RET, linux/filter.h).
-            program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+            lose_packets(sock)
 
     def _set_mode(self, mode: _Mode) -> None:
         if self._dropping and mode is _Mode.FORWARD:

@@ -1,4 +1,4 @@
-"""What PgBouncer has no word for: SHOW PINS, BORROWS, LATENCIES, TARGETS and PREPARED_STATEMENTS."""
+"""What PgBouncer has no word for: SHOW PINS, BORROWS, LATENCIES, TARGETS, FLEET and PREPARED_STATEMENTS."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tidegate_proxy.console.sockets import pointer
 from tidegate_proxy.console.table import Row, Table, int4, int8, text, timestamp
 from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.fingerprint import normalized
+from tidegate_proxy.fleet.name import unpack_address
 from tidegate_proxy.metrics.histogram import percentile
 from tidegate_proxy.metrics.target_health import connections_allowed, target_health
 
@@ -85,6 +86,29 @@ def latencies(proxy: Proxy) -> Table:
             parts = (percentile(counts, part) for part in (0.5, 0.9, 0.99, 1.0))
             rows.append((database, kind, sum(counts), *(None if part is None else round(part) for part in parts)))
     return Table(text("database", "kind") + int8("count", "p50", "p90", "p99", "max"), rows)
+
+
+def fleet(proxy: Proxy) -> Table:
+    """The members of each server's fleet, as this one saw them last: what each may have, has, and could use."""
+    columns = text("target", "member") + int4("self", "share", "held", "demand") + text("address") + int4("budget")
+    rows: list[Row] = []
+    for membership in proxy.fleet.memberships:
+        view = membership.view
+        for member in sorted(view.members, key=lambda member: member.id) if view is not None else ():
+            address = unpack_address(member.address) if member.address else None
+            rows.append(
+                (
+                    membership.target,
+                    member.id,
+                    int(member.id == proxy.fleet.id),
+                    member.share,
+                    member.held,
+                    member.demand,
+                    None if address is None else f"{address[0]} port {address[1]}",
+                    view.budget if view is not None else None,
+                )
+            )
+    return Table(columns, rows)
 
 
 def targets(proxy: Proxy) -> Table:

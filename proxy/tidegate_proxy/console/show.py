@@ -53,6 +53,7 @@ SHOWS: dict[str, Callable[[Proxy], Table]] = {
     "PINS": own.pins,
     "LATENCIES": own.latencies,
     "TARGETS": own.targets,
+    "FLEET": own.fleet,
     "PREPARED_STATEMENTS": own.prepared_statements,
     "CONFIG": config.config,
     "LISTS": pools.lists,

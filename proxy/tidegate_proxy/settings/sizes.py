@@ -145,6 +145,12 @@ class Timeouts(Model, frozen=True):
     """How long a server connection that a vanished client left behind may take to be cleaned; then it is
     closed."""
 
+    client_tcp_user_timeout: SecondsOrZero = 900
+    """How long a client may acknowledge nothing before its connection counts as lost (TCP_USER_TIMEOUT, with keepalive
+    probes three times as often, so that a Network Load Balancer, which forgets connections after 350 s without a
+    packet, forgets none); 0 leaves that to the system. Lambda freezes a function between two invocations, and what is
+    frozen acknowledges nothing: a short time would disconnect warm functions."""
+
     drain_delay: SecondsOrZero = 0
     """How long after SIGTERM new clients are still taken, while `/readyz` already says that the proxy is not ready: as
     long as a load balancer takes to notice. SIGINT does not wait."""

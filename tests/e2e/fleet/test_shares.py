@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import psycopg
+import psycopg.rows
 from tests.e2e.fleet.clients import Observer
 from tests.e2e.fleet.conftest import BUDGET, MAX_CONNECTIONS, StartClients, StartMember
 from tests.support.postgres import Database
-from tests.support.proxy import eventually
+from tests.support.proxy import ProxyProcess, eventually
 
 from tidegate_proxy.fleet.planner import CONTROL_CONNECTIONS, kept_back
 
@@ -90,3 +92,22 @@ def test_a_lost_control_connection_comes_back_and_no_client_notices(
             load.stop()
             assert load.errors == []
     assert max(observer.counts) <= BUDGET
+
+
+def test_the_console_shows_the_fleet(database: Database, start_member: StartMember) -> None:
+    members = [start_member(admin_users=[database.user]) for _ in range(2)]
+
+    def fleet(member: ProxyProcess) -> list[dict[str, Any]]:
+        parameters = member.parameters | {"dbname": "pgbouncer"}
+        with (
+            psycopg.connect(**parameters, autocommit=True, cursor_factory=psycopg.ClientCursor) as console,
+            console.cursor(row_factory=psycopg.rows.dict_row) as cursor,
+        ):
+            return cursor.execute("SHOW FLEET").fetchall()
+
+    eventually(lambda: all(len(fleet(member)) == 2 for member in members), timeout=TIMEOUT, what="both members")
+    rows = [fleet(member) for member in members]
+    assert {row["budget"] for row in rows[0]} == {BUDGET}
+    assert [row["member"] for row in rows[0]] == [row["member"] for row in rows[1]]
+    # Each is itself.
+    assert [row["self"] for row in rows[0]] == [1 - row["self"] for row in rows[1]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+import psutil
 import pytest
 from tests.proxy.adversity.helpers import (
     assert_pristine,
@@ -22,7 +23,7 @@ from tests.proxy.adversity.helpers import (
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
 from tests.support.rawclient import RawClient, bind, describe, execute, parse
-from tests.support.relay import Relay
+from tests.support.relay import Relay, lose_packets
 
 from tidegate_proxy.protocol import encode, wire
 
@@ -276,3 +277,17 @@ def test_a_hundred_clients_that_vanish_at_once_leave_every_connection_usable(sta
             assert_pristine(holder)
             holder.query("BEGIN")
         assert len({backend_pid(holder) for holder in holders}) == 5
+
+
+def test_a_client_whose_machine_has_gone_is_noticed(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(client_tcp_user_timeout=3)
+
+    def connected() -> int:
+        connections = psutil.Process(proxy.pid).net_connections(kind="tcp")
+        return sum(each.laddr.port == proxy.port and each.status == "ESTABLISHED" for each in connections)
+
+    with RawClient(proxy.parameters) as client:
+        client.query("SELECT 1")
+        assert connected() == 1
+        lose_packets(client.socket)
+        eventually(lambda: connected() == 0, timeout=60, what="the proxy's noticing")
