@@ -23,6 +23,9 @@ NLB_HOUR, NLCU_HOUR = 0.0225, 0.006
 METRIC, ALARM, ALARM_METRIC, DASHBOARD = 0.30, 0.10, 0.10, 3.0
 """Per month: a custom metric (each set of dimensions is one), an alarm, each metric of an alarm on an expression beyond
 the first, a dashboard."""
+NAT_HOUR, ENDPOINT_HOUR, ENDPOINTS = 0.045, 0.01, 6
+"""Per hour, without traffic: a NAT gateway, and an interface endpoint in one zone; how many endpoints the app
+makes for a VPC without a way out."""
 LOG_GIB, KMS_KEY, ZONE = 0.50, 1.0, 0.50
 """Per GiB of logs taken in; per key and per hosted zone, a month."""
 RDS_PROXY_VCPU, RDS_PROXY_LEAST_VCPU = 0.015, 2
@@ -100,7 +103,8 @@ def even(fleet: Fleet) -> float:
 
 def page() -> str:
     """docs/cost.md."""
-    lines = [INTRODUCTION]
+    nat, endpoints = HOURS * NAT_HOUR, HOURS * ENDPOINT_HOUR * ENDPOINTS * 2
+    lines = [INTRODUCTION.format(nat=nat, endpoints=endpoints, names=ENDPOINTS)]
     lines += ["| Tidegate | Fargate | endpoint | logs | metrics | alarms, dashboard, keys | a month |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for fleet in FLEETS:
@@ -122,10 +126,14 @@ def page() -> str:
 
 INTRODUCTION = """# What it costs
 
-               Made by `python -m tidegate_infra.cost` from the list prices at its top (us-east-1, US dollars, no
-               discounts, 730 hours). Prices change, and differ by region: check them, put in yours and run it again.
-               Not counted, because both have it: the database, NAT gateways, traffic between zones, secrets.
-               """
+Made by `python -m tidegate_infra.cost` from the list prices at its top (us-east-1, US dollars, no
+discounts, 730 hours). Prices change, and differ by region: check them, put in yours and run it again.
+Not counted, because both have it: the database, traffic between zones, secrets.
+
+**Not counted, because most VPCs have it: the way out.** RDS Proxy needs neither a NAT gateway nor interface endpoints;
+Tidegate's tasks need one or the other, for their image, logs and secrets. If your VPC has neither, add about
+{nat:.0f} a month for one NAT gateway, or about {endpoints:.0f} for {names} interface endpoints in two zones.
+"""
 
 CONCLUSION = """
 **RDS Proxy is cheaper for small databases.** It is charged by the database's size ({vcpu} per vCPU and hour, for at

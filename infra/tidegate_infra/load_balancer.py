@@ -79,6 +79,8 @@ class Balancer:
                 unhealthy_threshold_count=FAILURES,
             ),
         )
+        # The same goes for a task that is not ready: by default the balancer would reset all its clients.
+        self.target_group.set_attribute("target_health_state.unhealthy.connection_termination.enabled", "false")
         idle = idle_client_timeout.to_seconds() + SLACK
         self.listener = self.load_balancer.add_listener(
             "Listener",

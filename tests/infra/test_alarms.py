@@ -78,6 +78,29 @@ def test_alarms_and_their_end_are_sent_to_an_encrypted_topic(default: Assembly) 
     assert "events.amazonaws.com" in senders
 
 
+def test_alarms_may_publish_to_their_topic(default: Assembly) -> None:
+    proxy = default["proxy"]
+    (topic,) = proxy.of_type("AWS::SNS::Topic")
+    policy = proxy.one("AWS::SNS::TopicPolicy")
+    assert policy["Topics"] == [{"Ref": topic}]
+    allowed = {
+        statement["Principal"]["Service"]: statement
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow" and statement["Action"] == "sns:Publish"
+    }
+    assert set(allowed) == {"cloudwatch.amazonaws.com", "events.amazonaws.com"}
+    assert all(statement["Resource"] == {"Ref": topic} for statement in allowed.values())
+    (account,) = allowed["cloudwatch.amazonaws.com"]["Condition"]["StringEquals"].items()
+    assert (account[0], proxy.text(account[1])) == ("aws:SourceAccount", "123456789012")
+
+
+def test_a_fleet_without_any_task_misses_all_of_them(default: Assembly) -> None:
+    queries = alarms(default["proxy"])["missing-tasks"]["Metrics"]
+    (expression,) = [query["Expression"] for query in queries if "Expression" in query]
+    # The balancer measures nothing while no task is registered.
+    assert expression == "wanted - FILL(healthy, 0)"
+
+
 def test_one_alarm_for_all_that_hurt_clients_rings_in_their_place(existing: Assembly, default: Assembly) -> None:
     proxy = existing["proxy"]
     rule = proxy.text(proxy.one("AWS::CloudWatch::CompositeAlarm")["AlarmRule"])

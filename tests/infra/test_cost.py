@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tidegate_infra import cost
+from tidegate_infra.app.network import SERVICES
 from tidegate_proxy.metrics.registry import METRICS
 
 
@@ -42,3 +43,10 @@ def test_the_counts_are_those_of_the_default_stack(default: object) -> None:
     )
     assert (len(alarms), watched) == (cost.ALARMS, cost.ALARM_METRICS)
     assert len(proxy.of_type("AWS::KMS::Key")) == cost.KEYS
+
+
+def test_the_introduction_is_text_and_names_what_only_tidegate_needs() -> None:
+    lines = cost.page().splitlines()
+    assert not [line for line in lines if line.startswith("    ")]
+    assert "add about 33 a month for one NAT gateway, or about 88 for 6 interface endpoints" in " ".join(lines)
+    assert len(SERVICES) == cost.ENDPOINTS

@@ -34,6 +34,8 @@ def test_clients_keep_their_addresses_and_a_leaving_task_its_connections(default
     drain = int(variables["TIDEGATE_DRAIN_DELAY"]) + int(variables["TIDEGATE_DRAIN_TIMEOUT"])
     assert drain <= int(found["deregistration_delay.timeout_seconds"]) <= drain + 10
     assert found["deregistration_delay.connection_termination.enabled"] == "false"
+    # Nor are clients of a task reset whose /readyz fails for a while.
+    assert found["target_health_state.unhealthy.connection_termination.enabled"] == "false"
 
 
 def test_a_sick_task_gets_no_clients_within_twenty_seconds(default: Assembly) -> None:

@@ -8,6 +8,8 @@ import re
 import pytest
 from tests.infra.template import Assembly
 
+from tidegate_infra.errors import DeploymentError
+from tidegate_infra.settings_environment import variables
 from tidegate_proxy.settings import Settings, load_settings
 
 
@@ -94,3 +96,34 @@ def test_without_tls_clients_have_passwords(isolated: Assembly) -> None:
     found = settings(isolated)
     assert (found.client_tls, found.iam) == ("disable", None)
     assert set(found.users) == {"postgres", "app"}
+
+
+def test_names_and_tables_of_ones_own_settings_reach_the_proxy() -> None:
+    secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:made-AbCdEf"
+    given = {
+        "client_tls_secret": secret,
+        "aws_region": "eu-west-1",
+        "admin_users": ["app", "operator"],
+        "stats_users": (),
+        "cloudwatch_metrics": False,
+        "connection_borrow_timeout": 2.0,
+        "databases": {"app": {"host": "db.example.com", "port": 5432}},
+        "users": {name: {"secret": secret} for name in ("app", "operator")},
+        "iam.region": "eu-west-1",
+        "iam.proxy_id": "tidegate",
+        "iam.rules": [{"principal": "arn:aws:iam::123456789012:role/orders", "users": ["app"]}],
+        "init_query": None,
+    }
+    found = load_settings(None, variables(given))
+    assert (found.admin_users, found.stats_users) == (("app", "operator"), ())
+    assert not found.cloudwatch_metrics
+    assert found.databases["app"].host == "db.example.com"
+    assert set(found.users) == {"app", "operator"}
+    assert found.iam is not None
+    assert found.iam.rules[0].users == ("app",)
+
+
+@pytest.mark.parametrize("value", [{"app"}, ["app", 1], ["a,b"], object(), {"app": {"host": object()}}])
+def test_a_setting_that_no_variable_can_hold_is_refused_by_name(value: object) -> None:
+    with pytest.raises(DeploymentError, match="admin_users"):
+        variables({"admin_users": value})

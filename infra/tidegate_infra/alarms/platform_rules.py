@@ -47,7 +47,8 @@ def missing_tasks(proxy: TidegateProxy) -> cloudwatch.MathExpression:
     """How many tasks are wanted, but not healthy."""
     wanted = service_metric(proxy, "ECS/ContainerInsights", "DesiredTaskCount", "Maximum")
     return cloudwatch.MathExpression(
-        expression="wanted - healthy",
+        # Without any task in the target group the balancer measures nothing at all; that is none, not unknown.
+        expression="wanted - FILL(healthy, 0)",
         using_metrics={"wanted": wanted, "healthy": healthy_tasks(proxy)},
         label="Tasks missing",
         period=MINUTE,

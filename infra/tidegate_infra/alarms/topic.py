@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy
+from aws_cdk import RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sns as sns
@@ -12,7 +12,7 @@ SENDERS = ("cloudwatch.amazonaws.com", "events.amazonaws.com")
 
 
 def alarm_topic(scope: Construct) -> sns.Topic:
-    """A topic whose key CloudWatch and EventBridge may use: with SNS's own key they could not send."""
+    """A topic that CloudWatch and EventBridge may use, and its key: with SNS's own key they could not send."""
     key = kms.Key(
         scope,
         "TopicKey",
@@ -29,4 +29,11 @@ def alarm_topic(scope: Construct) -> sns.Topic:
             resources=["*"],
         )
     )
-    return sns.Topic(scope, "Topic", master_key=key, enforce_ssl=True, display_name="Tidegate alarms")
+    topic = sns.Topic(scope, "Topic", master_key=key, enforce_ssl=True, display_name="Tidegate alarms")
+    # The topic's own policy, which requires TLS, replaces the one by which SNS lets the account's alarms publish.
+    topic.grant_publish(
+        iam.ServicePrincipal(
+            "cloudwatch.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(scope).account}}
+        )
+    )
+    return topic
