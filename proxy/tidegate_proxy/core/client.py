@@ -682,10 +682,12 @@ class ClientConnection:
         if requests is None or keeps or self.draining:
             self.fail(error)
             return
-        self._lost_transaction = in_transaction
+        # Who waits for the answer to one request learns by that that its transaction is over. Who has sent more must
+        # not have the rest of it run outside.
+        self._lost_transaction = in_transaction and (requests != 1 or bool(self._held))
         answer = encode.error_response(error, fatal=False)
         if requests:
-            self.deliver((answer + (_READY_FAILED if in_transaction else _READY_IDLE)) * requests)
+            self.deliver((answer + (_READY_FAILED if self._lost_transaction else _READY_IDLE)) * requests)
         if self.unsynced:
             self.unsynced = False
             self._discarding = True
