@@ -141,7 +141,7 @@ class Recording:
         """Most connections that one database role had at once."""
         return max(
             (
-                sum(count for owner, count in sample.by_owner.items() if owner.partition("/")[0] == role)
+                sum(count for owner, count in sample.by_owner.items() if _serves_functions(owner, role))
                 for sample in self.connections
             ),
             default=0,
@@ -213,3 +213,10 @@ class ResultReader:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _serves_functions(owner: str, role: str) -> bool:
+    """Whether a connection of `owner`, "role/application_name", carries what functions ask. The proxy has another one
+    of the same role, on which it watches the server."""
+    user, _, application = owner.partition("/")
+    return user == role and not application.startswith("tidegate ")

@@ -55,7 +55,8 @@ class ClientLogins:
     def failed(self, stream: Stream, user: str, reason: str) -> None:
         """Count a login that has failed: every way to log in calls this, once for each client that it turns down."""
         self.failures[reason] += 1
-        if reason != "unavailable" and self._limits.failed(_source(stream), user, _now()):
+        # What fails by the limit alone is no further guess: or else who keeps trying would keep himself out.
+        if reason not in ("unavailable", "limit") and self._limits.failed(_source(stream), user, _now()):
             logger.warning(
                 'too many failed logins from %s, the latest as user "%s": for some seconds all fail that come from '
                 "there as this user (see failed_logins_per_minute)",

@@ -49,9 +49,15 @@ def writer_among(targets: Sequence[Known], current: Endpoint | None) -> Known | 
     """The cluster's writer.
 
     Two servers may both take writes, when a lost primary comes back that nobody has told of its successor: then it is
-    the one of the later timeline, since that one was promoted; among equals the one in use, then the first.
+    the one of the later timeline, since that one was promoted; among equals the one in use, then the first. One of an
+    earlier timeline than any that was seen is none, also while the promoted one is away: what is written to it is lost.
     """
-    writers = [target for target in targets if target.role is TargetRole.READ_WRITE]
+    latest = max((target.timeline for target in targets), default="")
+    writers = [
+        target
+        for target in targets
+        if target.role is TargetRole.READ_WRITE and (not target.timeline or target.timeline >= latest)
+    ]
     if not writers:
         return None
     return max(writers, key=lambda target: (target.timeline, target.endpoint == current))

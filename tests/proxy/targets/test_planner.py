@@ -19,7 +19,7 @@ from tidegate_proxy.targets.health import TargetReason, TargetRole, TargetState
 from tidegate_proxy.targets.planner import Access
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     endpoint: Endpoint
     role: TargetRole
@@ -48,6 +48,14 @@ def new(name: str) -> Server:
 def test_of_two_writers_the_promoted_one_is_believed() -> None:
     old, promoted = writer("a", "00000001"), writer("b", "00000002")
     assert planner.writer_among([old, promoted], old.endpoint) is promoted
+
+
+def test_a_lost_primary_is_not_believed_while_the_promoted_one_is_away() -> None:
+    old, promoted = writer("a", "00000001"), away("b", TargetReason.UNREACHABLE)
+    promoted.timeline = "00000002"
+    assert planner.writer_among([old, promoted], None) is None
+    nameless = writer("c", "")
+    assert planner.writer_among([nameless, promoted], None) is nameless
 
 
 def test_of_equal_writers_the_one_in_use_is_kept_else_the_first_is_taken() -> None:

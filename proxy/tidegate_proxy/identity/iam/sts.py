@@ -88,8 +88,10 @@ class Sts:
             raise TryAgain(f"STS did not answer within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             outcome = "connection"
+            # Errors of answers have the request in their text, and with it the token.
+            why = str(error) if isinstance(error, (aiohttp.ClientConnectorError, OSError)) else type(error).__name__
             raise TryAgain(
-                f"no connection to STS ({self._endpoint}): {error}: check sts_endpoint, and the route, security "
+                f"no connection to STS ({self._endpoint}): {why}: check sts_endpoint, and the route, security "
                 "group or VPC endpoint to it"
             ) from None
         finally:
