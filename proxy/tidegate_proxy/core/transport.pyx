@@ -185,7 +185,7 @@ cdef class DirectTransport:
         """As asyncio's: "socket" and "peername"."""
         if name == "socket":
             return self._socket
-        if name == "peername":
+        if name == "peername" and self._socket is not None:
             try:
                 return self._socket.getpeername()
             except OSError:

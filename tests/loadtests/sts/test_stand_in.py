@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -56,22 +57,24 @@ def test_what_botocore_signs_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("query", "headers", "later", "code"),
     [
-        (signed(secret="other"), None, 0, "SignatureDoesNotMatch"),
-        (signed(proxy_id="other"), None, 0, "SignatureDoesNotMatch"),
-        (signed() + "&x=1", None, 0, "SignatureDoesNotMatch"),
-        (signed().replace("2011-06-15", "2011-06-16"), None, 0, "SignatureDoesNotMatch"),
-        (signed(), HEADERS | {"host": "sts.eu-west-2.amazonaws.com"}, 0, "SignatureDoesNotMatch"),
-        (signed(), {"host": HEADERS["host"]}, 0, "SignatureDoesNotMatch"),
-        (signed().replace(KEY.access_key, "ASIANOBODYNOBODY"), None, 0, "InvalidClientTokenId"),
-        (signed().replace("X-Amz-Security-Token=", "X-Amz-Security-Token=x"), None, 0, "InvalidClientTokenId"),
-        (signed().replace("X-Amz-Signature", "X"), None, 0, "IncompleteSignature"),
-        (signed(), None, 901, "ExpiredToken"),
-        (signed(), None, -400, "SignatureDoesNotMatch"),
+        (lambda: signed(secret="other"), None, 0, "SignatureDoesNotMatch"),
+        (lambda: signed(proxy_id="other"), None, 0, "SignatureDoesNotMatch"),
+        (lambda: signed() + "&x=1", None, 0, "SignatureDoesNotMatch"),
+        (lambda: signed().replace("2011-06-15", "2011-06-16"), None, 0, "SignatureDoesNotMatch"),
+        (lambda: signed(), HEADERS | {"host": "sts.eu-west-2.amazonaws.com"}, 0, "SignatureDoesNotMatch"),
+        (lambda: signed(), {"host": HEADERS["host"]}, 0, "SignatureDoesNotMatch"),
+        (lambda: signed().replace(KEY.access_key, "ASIANOBODYNOBODY"), None, 0, "InvalidClientTokenId"),
+        (lambda: signed().replace("X-Amz-Security-Token=", "X-Amz-Security-Token=x"), None, 0, "InvalidClientTokenId"),
+        (lambda: signed().replace("X-Amz-Signature", "X"), None, 0, "IncompleteSignature"),
+        (lambda: signed(), None, 901, "ExpiredToken"),
+        (lambda: signed(), None, -400, "SignatureDoesNotMatch"),
     ],
 )
-def test_what_differs_is_refused(query: str, headers: dict[str, str] | None, later: float, code: str) -> None:
+def test_what_differs_is_refused(
+    query: Callable[[], str], headers: dict[str, str] | None, later: float, code: str
+) -> None:
     with pytest.raises(Refused) as caught:
-        judge(query, headers, later)
+        judge(query(), headers, later)
     assert caught.value.code == code
 
 
