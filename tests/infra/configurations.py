@@ -26,6 +26,7 @@ EXISTING: dict[str, Any] = {
     "spot": "true",
     "client_roles": "arn:aws:iam::123456789012:role/orders,arn:aws:iam::123456789012:role/carts",
     "max_tasks": "6",
+    "admin_users": "app",
     "composite_alarm": "true",
     "runbook_url": "https://example.com/runbook/",
     "alarm_email": "on-call@example.com",

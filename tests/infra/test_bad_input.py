@@ -210,6 +210,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no zones": ({"availability_zones": ""}, "availability_zones: give the zone of each"),
     "Python": ({"python": "3.9"}, "python: input should be '3.12', '3.13' or '3.14'"),
     "fewer at most than at least": ({"max_tasks": "1"}, "max_tasks: 1 must not be below min_tasks"),
+    "no such admin": ({"admin_users": "app,postgres"}, "admin_users: the proxy does not know 'postgres'; it knows app"),
     "environment": ({"environment": "prod"}, "environment: there is no 'prod' in cdk.json: known are bare"),
 }
 

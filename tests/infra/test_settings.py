@@ -127,3 +127,8 @@ def test_names_and_tables_of_ones_own_settings_reach_the_proxy() -> None:
 def test_a_setting_that_no_variable_can_hold_is_refused_by_name(value: object) -> None:
     with pytest.raises(DeploymentError, match="admin_users"):
         variables({"admin_users": value})
+
+
+def test_the_console_is_open_to_whom_the_parameters_name(existing: Assembly, default: Assembly) -> None:
+    assert (settings(existing).admin_users, settings(existing).stats_users) == (("app",), ())
+    assert not settings(default).admin_users

@@ -10,11 +10,10 @@ from constructs import Construct
 
 from tidegate_infra.acknowledge import acknowledge
 from tidegate_infra.app.network import Network
-from tidegate_infra.app.parameters import Parameters
+from tidegate_infra.app.parameters import OWNER, Parameters
 from tidegate_infra.capacity import connections_of_serverless
 from tidegate_infra.proxy_target import ProxyTarget
 
-OWNER = "postgres"
 LEAST_ACU, MOST_ACU = 0.5, 4
 LOGGED = ["postgresql"]
 

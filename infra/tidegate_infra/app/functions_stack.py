@@ -12,8 +12,8 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from tidegate_infra.acknowledge import acknowledge
-from tidegate_infra.app.database import OWNER, Database
-from tidegate_infra.app.parameters import Parameters
+from tidegate_infra.app.database import Database
+from tidegate_infra.app.parameters import OWNER, Parameters
 from tidegate_infra.app.serving import RETENTION, Serving
 from tidegate_infra.functions import Connection, attach_function
 from tidegate_infra.image import CHECKOUT

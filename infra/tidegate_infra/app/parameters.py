@@ -19,6 +19,9 @@ from tidegate_infra.errors import DeploymentError
 ROLE = r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+"
 DEFAULT_ENVIRONMENT = "try"
 
+OWNER = "postgres"
+"""Of a database made here."""
+
 
 def _listed(value: Any) -> Any:
     """-c gives texts: names separated by commas are a list."""
@@ -133,6 +136,12 @@ class Parameters(BaseModel):
     pool_size: Annotated[int, Field(ge=1)] | None = None
     """Server connections per database and user in each task. Default: the proxy's, 20."""
 
+    admin_users: Names = ()
+    """Users who may use all of the admin console: `database_user`, or `postgres` of a database made here."""
+
+    stats_users: Names = ()
+    """Users, of the same ones, who may use the admin console's `SHOW` only, for monitoring."""
+
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = 30
     """How long logs are kept."""
 
@@ -159,7 +168,7 @@ class Parameters(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for problem in (self._network(), self._database(), self._clients()):
+        for problem in (self._network(), self._database(), self._clients(), self._console()):
             if problem:
                 raise ValueError(problem)
         return self
@@ -209,6 +218,13 @@ class Parameters(BaseModel):
             return "load_test: needs functions, which it invokes"
         if self.max_tasks < self.min_tasks:
             return f"max_tasks: {self.max_tasks} must not be below min_tasks, which is {self.min_tasks}"
+        return None
+
+    def _console(self) -> str | None:
+        known = {self.database_user} | ({OWNER} if self.database != "existing" else set())
+        for name, users in (("admin_users", self.admin_users), ("stats_users", self.stats_users)):
+            if unknown := sorted(set(users) - known):
+                return f"{name}: the proxy does not know {unknown[0]!r}; it knows {', '.join(sorted(known))}"
         return None
 
 

@@ -71,6 +71,7 @@ class Serving(Construct):
             max_connections_percent=parameters.max_connections_percent,
             pool_size=parameters.pool_size,
             log_retention=RETENTION[parameters.log_retention_days],
+            settings={"admin_users": parameters.admin_users or None, "stats_users": parameters.stats_users or None},
         )
         if parameters.require_tls:
             for arn in parameters.client_roles:
