@@ -150,7 +150,7 @@ def test_a_secret_is_read_by_its_arn_and_by_its_name(
     issued = authority.issue_cert("localhost")
     pem = issued.cert_chain_pems[0].bytes() + issued.private_key_pem.bytes()
     text = secrets_manager.create_secret(Name="certificate", SecretString=pem.decode())["ARN"]
-    binary = secrets_manager.create_secret(Name="binary", SecretBinary=pem)["ARN"]
+    binary = secrets_manager.create_secret(Name="binary-certificate", SecretBinary=pem)["ARN"]
     assert read(text) == read(binary) == Pair(pem, pem)
     with pytest.raises(
         CertificateError,
