@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.proxy.identity.conftest import Serve, refusal
 from tests.support.postgres import Database
+from tests.support.proxy import eventually
 from tests.support.rawclient import RawClient
 
 from tidegate_proxy.identity.login_limits import ALL_USERS_FACTOR, MAX_ENTRIES, LoginLimits, source_of
@@ -118,3 +121,20 @@ def test_behind_too_many_failures_the_right_password_fails_too_and_looks_the_sam
         assert client.query("SELECT 1")[-1] == ("Z", b"I")
     with proxy.connect(user=other, password="x") as conn:
         assert conn.execute("SELECT session_user").fetchone() == (other,)
+
+
+def test_who_keeps_trying_with_the_right_password_gets_in_again(serve: Serve, database: Database) -> None:
+    proxy = serve(users={database.user: {"password": database.password}}, failed_logins_per_minute=30)
+    with ThreadPoolExecutor(10) as executor:
+        list(executor.map(lambda number: refusal(proxy, password=f"wrong {number}"), range(30)))
+
+    def gets_in() -> bool:
+        try:
+            with proxy.connect() as conn:
+                return conn.execute("SELECT true").fetchone() == (True,)
+        except psycopg.OperationalError:
+            return False
+
+    assert not gets_in()
+    # What only the limit turns down is no guess: room comes back while it goes on, one login every two seconds.
+    eventually(gets_in, timeout=60, what="an end of the limit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -271,3 +272,25 @@ def test_many_questions_share_few_connections(sts: StandInSts) -> None:
     assert sts.answers == {"ok": 60}
     assert sts.at_once <= 5
     assert sts.connections <= 5
+
+
+def test_an_answer_that_is_no_http_shows_nothing_of_the_token(key: Key) -> None:
+    def answer(server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 banana\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        with pytest.raises(TryAgain, match="no connection to STS") as caught:
+            ask(f"http://127.0.0.1:{server.getsockname()[1]}", token_of(key), within=0.5)
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    assert "X-Amz" not in str(caught.value)
+    assert "Action" not in str(caught.value)
