@@ -684,7 +684,7 @@ class ClientConnection:
             return
         # Who waits for the answer to one request learns by that that its transaction is over. Who has sent more must
         # not have the rest of it run outside.
-        self._lost_transaction = in_transaction and (requests != 1 or bool(self._held))
+        self._lost_transaction = in_transaction and (requests != 1 or self._skip > 0 or bool(self._held))
         answer = encode.error_response(error, fatal=False)
         if requests:
             self.deliver((answer + (_READY_FAILED if self._lost_transaction else _READY_IDLE)) * requests)
