@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -88,25 +88,21 @@ def full_port() -> Iterator[int]:
         yield address[1]
 
 
-class TlsFront:
-    """Speaks TLS to clients, as a server with a certificate does, and passes the rest on to one that has no TLS.
+class _Listening:
+    """A loopback listener with threads that serve its connections; all of them end with the `with` block.
 
-    PostgreSQL from the wheel is built without TLS.
-
-    - `port`: where clients connect. `attempts`: TLS negotiations begun.
+    - `port`: where clients connect.
     """
 
-    def __init__(self, context: ssl.SSLContext, target_port: int) -> None:
-        self.attempts = 0
-        self._context = context
+    def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._start(self._accept)
 
-    def __enter__(self) -> TlsFront:
+    def __enter__(self) -> Self:
+        self._start(self._accept)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,6 +119,23 @@ class TlsFront:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _accept(self) -> None:
+        raise NotImplementedError
+
+
+class TlsFront(_Listening):
+    """Speaks TLS to clients, as a server with a certificate does, and passes the rest on to one that has no TLS.
+
+    PostgreSQL from the wheel is built without TLS.
+
+    - `port`: where clients connect. `attempts`: TLS negotiations begun.
+    """
+
+    def __init__(self, context: ssl.SSLContext, target_port: int) -> None:
+        super().__init__(target_port)
+        self.attempts = 0
+        self._context = context
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -186,7 +199,7 @@ GERMAN = {
 """What a server with `lc_messages = 'de_DE.UTF-8'` says, by SQLSTATE; during a login in ASCII alone."""
 
 
-class Translator:
+class Translator(_Listening):
     """Passes everything on between clients and a server, whose errors come out in German.
 
     PostgreSQL from the wheel is built without translations.
@@ -195,31 +208,8 @@ class Translator:
     """
 
     def __init__(self, target_port: int) -> None:
+        super().__init__(target_port)
         self.accepted = 0
-        self._target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    def __enter__(self) -> Translator:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-        for sock in (self._listener, *self._sockets):
-            sock.close()
-
-    def _start(self, target: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

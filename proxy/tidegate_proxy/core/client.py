@@ -24,7 +24,7 @@ from tidegate_proxy.core.deadline import cut_comment, set_by
 from tidegate_proxy.core.look import looks_plain
 from tidegate_proxy.core.prepared import ClientStatements
 from tidegate_proxy.core.session import Session
-from tidegate_proxy.core.statements import AnswersFirst, InternalQuery
+from tidegate_proxy.core.statements import AnswersFirst, ignored
 from tidegate_proxy.core.statistics import Statistics
 from tidegate_proxy.core.suspect import is_suspect
 from tidegate_proxy.core.watch import SessionWatch
@@ -70,10 +70,6 @@ _ENDS = re.compile(
 )
 # Why a client is not read from: bits of one number.
 _HOLDS_ENOUGH, _SERVER_FULL = 1, 2
-
-
-def _nothing(_: InternalQuery) -> None:
-    pass
 
 
 class ClientOwner(Protocol):
@@ -372,6 +368,7 @@ class ClientConnection:
                     try:
                         ahead = self.watch.sequences.taken(server)
                     except AnswersFirst:
+                        server.counted += 1  # it will come again
                         self._wait_for_answers(server, out, data, start, pos)
                         return
                     if ahead:
@@ -573,7 +570,7 @@ class ClientConnection:
         prefix = b"" if self.owner.is_ready_for(server, self) else self.owner.prefix(self, server)
         if self._lost_transaction:
             self._lost_transaction = False
-            server.begin_internal(_nothing)
+            server.begin_internal(ignored)
             prefix += _FAILED_TRANSACTION
         return prefix
 

@@ -21,7 +21,15 @@ from tidegate_proxy.core.codes import (
     READ_TAGS,
     UNKNOWN,
 )
-from tidegate_proxy.core.statements import NAME_PREFIX, NOBODYS, CloseToken, InternalQuery, ParseToken, Statement
+from tidegate_proxy.core.statements import (
+    NAME_PREFIX,
+    NOBODYS,
+    CloseToken,
+    InternalQuery,
+    ParseToken,
+    Statement,
+    ignored,
+)
 from tidegate_proxy.core.suspect import TEMPORARY
 from tidegate_proxy.errors import ClientProtocolError, ConnectionLostError, ProxyError, ServerProtocolError
 from tidegate_proxy.protocol import decode, encode
@@ -84,10 +92,6 @@ def _no_transactions() -> ProxyError:
         sqlstate="0A000",
         hint='Send single statements, or set pool_mode = "transaction" for this database or user.',
     )
-
-
-def _nothing(_: InternalQuery) -> None:
-    pass
 
 
 class ServerOwner(Protocol):
@@ -198,7 +202,7 @@ class ServerConnection:
         self.transport = cast(asyncio.Transport, transport)
 
     def eof_received(self) -> None:
-        """Nothing more comes: the transport closes, and nobody shall be given this connection before it has."""
+        """Nothing more comes, or not even what was sent before: nobody shall be given this connection any more."""
         self.closing = True
 
     # What the server sends
@@ -644,7 +648,7 @@ class ServerConnection:
                 restore = client.watch.restore(self.status)
                 if restore:
                     # It can fail only where nothing was reset.
-                    self.begin_internal(_nothing)
+                    self.begin_internal(ignored)
                     self.transport.write(restore)
                     return
             check = client.watch.next_check(not internal) if self.status == IDLE else None
@@ -657,13 +661,13 @@ class ServerConnection:
     def end_pipeline(self) -> None:
         """Let no later Sync find a pipeline that a simple query has ended."""
         self.ends_pipeline = False
-        self.begin_internal(_nothing)
+        self.begin_internal(ignored)
         self.transport.write(_END_PIPELINE)
 
     def close_strays(self) -> None:
         """Close what may be prepared here and is in nobody's books."""
         names, self.stray_names = self.stray_names, []
-        self.begin_internal(_nothing)
+        self.begin_internal(ignored)
         self.transport.write(b"".join(encode.close_statement(name) for name in names) + encode.sync())
 
     def ask(self, client: ClientConnection, check: Check) -> None:

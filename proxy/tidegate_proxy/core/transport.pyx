@@ -301,6 +301,9 @@ cdef class DirectTransport:
         self._drop(None)
 
     cdef _break(self, int number):
+        # Whoever is called before `connection_lost` is shall know.
+        if not self._lost:
+            self._protocol.eof_received()
         self._drop(OSError(number, _strerror(number)))
 
     cdef _drop(self, error):

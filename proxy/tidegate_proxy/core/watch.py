@@ -46,10 +46,6 @@ _LARGE_OBJECT_FUNCTIONS = frozenset(
 )
 
 
-def _nothing(_: InternalQuery) -> None:
-    pass
-
-
 class SessionWatch:
     """What one client does to its session.
 

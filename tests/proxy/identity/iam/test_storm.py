@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 
 from tests.proxy.identity.iam.conftest import StartIamProxy, known_to, new_key, token_of
@@ -37,7 +38,9 @@ async def one_row(port: int, database: Database, token: str, context: ssl.SSLCon
         writer.write(TERMINATE)
         return client.error or ("" if client.rows == 1 else "no row")
     finally:
-        writer.close()
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 def test_500_clients_with_500_tokens_are_in_with_few_requests_at_a_time(

@@ -1,0 +1,71 @@
+"""The compiled core's own transport: in which order things are told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import closing
+
+import pytest
+
+from tidegate_proxy.core import COMPILED
+from tidegate_proxy.net.transport import plain
+
+pytestmark = pytest.mark.skipif(not COMPILED, reason="the interpreted core has the event loop's transports")
+
+
+class Witness(asyncio.Protocol):
+    """Writes down under its own name what it is told."""
+
+    def __init__(self, name: str, told: list[tuple[str, str]]) -> None:
+        self.name = name
+        self.told = told
+        self.lost = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.told.append((self.name, data.decode()))
+
+    def eof_received(self) -> None:
+        self.told.append((self.name, "no more"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.told.append((self.name, type(exc).__name__))
+        self.lost.set()
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection; the first does not block."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+    here.setblocking(False)
+    return here, there
+
+
+@pytest.mark.parametrize("how", ["reset", "closed"])
+def test_a_lost_server_is_known_before_a_client_that_spoke_earlier_is_heard(how: str) -> None:
+    told: list[tuple[str, str]] = []
+
+    async def run() -> None:
+        (client, client_end), (server, server_end) = connected(), connected()
+        with closing(client_end), closing(server_end):
+            witness = Witness("server", told)
+            transports = [
+                await plain(client, Witness("client", told)),
+                await plain(server, witness, goes_first=True),
+            ]
+            # Both in one turn of the loop.
+            client_end.send(b"query")
+            if how == "reset":
+                server_end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            server_end.close()
+            async with asyncio.timeout(10):
+                await witness.lost.wait()
+            for transport in transports:
+                transport.abort()
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert told[:2] == [("server", "no more"), ("client", "query")]
+    assert told[2] == ("server", "ConnectionResetError" if how == "reset" else "NoneType")
