@@ -145,10 +145,8 @@ def role(database: Database) -> Iterator[Callable[..., str]]:
     yield make
     with database.server.connect() as conn:
         for name in made:
-            conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s",
-                [name],
-            )
+            # With the wait: a session's temporary tables are its role's until it is gone.
+            conn.execute("SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE usename = %s", [name])
             conn.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
             conn.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
