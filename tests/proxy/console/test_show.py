@@ -1,4 +1,4 @@
-"""What SHOW shows: the columns of PgBouncer 1.24, with its types and units, and values that are true."""
+"""What SHOW shows: values that are true, in PgBouncer's units."""
 
 from __future__ import annotations
 
@@ -8,123 +8,9 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
-import psycopg
 import pytest
 from tests.proxy.console.helpers import console, only, show
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
-
-STATS = [
-    "server_assignment_count",
-    "xact_count",
-    "query_count",
-    "bytes_received",
-    "bytes_sent",
-    "xact_time",
-    "query_time",
-    "wait_time",
-    "client_parse_count",
-    "server_parse_count",
-    "bind_count",
-]
-SOCKETS = [
-    "type",
-    "user",
-    "database",
-    "replication",
-    "state",
-    "addr",
-    "port",
-    "local_addr",
-    "local_port",
-    "connect_time",
-    "request_time",
-    "wait",
-    "wait_us",
-    "close_needed",
-    "ptr",
-    "link",
-    "remote_pid",
-    "tls",
-    "application_name",
-    "prepared_statements",
-    "id",
-]
-# Of doc/usage.md and src/admin.c of PgBouncer.
-COLUMNS = {
-    "STATS": [
-        "database",
-        *(["total_server_assignment_count", "total_xact_count", "total_query_count", "total_received", "total_sent"]),
-        *(["total_xact_time", "total_query_time", "total_wait_time", "total_client_parse_count"]),
-        *(["total_server_parse_count", "total_bind_count", "avg_server_assignment_count", "avg_xact_count"]),
-        *(["avg_query_count", "avg_recv", "avg_sent", "avg_xact_time", "avg_query_time", "avg_wait_time"]),
-        *(["avg_client_parse_count", "avg_server_parse_count", "avg_bind_count"]),
-    ],
-    "STATS_TOTALS": ["database", *STATS],
-    "STATS_AVERAGES": ["database", *STATS],
-    "TOTALS": ["name", "value"],
-    "POOLS": [
-        "database",
-        "user",
-        "cl_active",
-        "cl_waiting",
-        "cl_active_cancel_req",
-        "cl_waiting_cancel_req",
-        "sv_active",
-        "sv_active_cancel",
-        "sv_being_canceled",
-        "sv_idle",
-        "sv_used",
-        "sv_tested",
-        "sv_login",
-        "maxwait",
-        "maxwait_us",
-        "pool_mode",
-        "load_balance_hosts",
-    ],
-    "DATABASES": [
-        "name",
-        "host",
-        "port",
-        "database",
-        "force_user",
-        "pool_size",
-        "min_pool_size",
-        "reserve_pool_size",
-        "server_lifetime",
-        "pool_mode",
-        "load_balance_hosts",
-        "max_connections",
-        "current_connections",
-        "max_client_connections",
-        "current_client_connections",
-        "paused",
-        "disabled",
-    ],
-    "USERS": [
-        "name",
-        "pool_size",
-        "reserve_pool_size",
-        "pool_mode",
-        "max_user_connections",
-        "current_connections",
-        "max_user_client_connections",
-        "current_client_connections",
-    ],
-    "CLIENTS": SOCKETS,
-    "SERVERS": SOCKETS,
-    "SOCKETS": [*SOCKETS, *["recv_pos", "pkt_pos", "pkt_remain", "send_pos", "send_remain", "pkt_avail", "send_avail"]],
-    "CONFIG": ["key", "value", "default", "changeable"],
-    "LISTS": ["list", "items"],
-    "MEM": ["name", "size", "used", "free", "memtotal"],
-    "STATE": ["key", "value"],
-    "FDS": ["fd", "task", "user", "database", "addr", "port", "cancel", "link"],
-    "DNS_HOSTS": ["hostname", "ttl", "addrs"],
-    "DNS_ZONES": ["zonename", "serial", "count"],
-    "PEERS": ["peer_id", "host", "port", "pool_size"],
-    "PEER_POOLS": ["peer_id", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active_cancel", "sv_login"],
-    "VERSION": ["version"],
-}
-TEXT, INT4, NUMERIC = 25, 23, 1700
 
 
 @pytest.fixture
@@ -134,32 +20,9 @@ def watched(start_proxy: StartProxy, request: pytest.FixtureRequest) -> ProxyPro
     return start_proxy(default_pool_size=2, admin_users=[user])
 
 
-def test_columns_begin_with_those_of_pgbouncer(watched: ProxyProcess) -> None:
-    with watched.connect() as one:
-        one.execute("SELECT 1")
-    with console(watched) as conn:
-        for word, names in COLUMNS.items():
-            cursor = psycopg.ClientCursor(conn)
-            cursor.execute(f"SHOW {word}")
-            assert [column.name for column in cursor.description or []][: len(names)] == names, word
-            assert cursor.statusmessage == "SHOW"
-
-
-def test_statistics_are_numeric_and_counts_of_connections_are_integers(watched: ProxyProcess) -> None:
-    with console(watched) as conn:
-        types: dict[str, int] = {}
-        for word in ("STATS", "POOLS"):
-            cursor = psycopg.ClientCursor(conn)
-            cursor.execute(f"SHOW {word}")
-            types |= {column.name: column.type_code for column in cursor.description or []}
-    assert types["database"] == TEXT
-    assert types["total_xact_time"] == types["avg_recv"] == NUMERIC
-    assert types["cl_active"] == types["maxwait_us"] == INT4
-
-
 def test_every_word_of_help_can_be_shown(watched: ProxyProcess) -> None:
     words = [row["command"] for row in show(watched, "HELP")]
-    assert len(words) > len(COLUMNS)
+    assert len(words) > 20
     for word in words:
         if word.startswith("SHOW "):
             show(watched, word.removeprefix("SHOW "))
