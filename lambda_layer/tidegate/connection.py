@@ -37,6 +37,7 @@ class Guarded:
 
     - `until`: the deadline of statements, on time.monotonic()'s clock; infinity for none.
     - `grace`: seconds after it for cancelling and rolling back.
+    - `request`: what tells Tidegate's proxy the invocation's request id, for its log; empty for none.
     - `opened_at`: the line that began the present or the last transaction.
     - `changed_at`: the line of the first statement that looks as if it changed the session; None if none did.
     - `lasting`: such a statement may have left something that no reset takes away.
@@ -54,6 +55,7 @@ class Guarded:
     def _begin_guard(self) -> None:
         self.until = math.inf
         self.grace = 1.0
+        self.request = b""
         self.opened_at: blame.Place | None = None
         self.changed_at: blame.Place | None = None
         self.lasting = False
@@ -90,7 +92,7 @@ class Guarded:
             self.changed_at = self.changed_at or blame.place(3)
 
     def with_deadline(self, begin: bytes) -> bytes:
-        """The text of a BEGIN, which tells Tidegate's proxy how long the transaction may take.
+        """The text of a BEGIN, which tells Tidegate's proxy how long the transaction may take, and for which request.
 
         psycopg sends it anyway, in a message of its own, so this adds no round trip. What is told is the end of the
         grace, as the layer's own cancel should come first: the proxy's is for a function that is frozen or gone.
@@ -98,7 +100,7 @@ class Guarded:
         if not self.through_tidegate or self.until == math.inf:
             return begin
         left = max(1, int((self.until + self.grace - monotonic()) * 1000))
-        return b"%b /* tidegate.deadline_ms=%d */" % (begin, left)
+        return b"%b /* tidegate.deadline_ms=%d%b */" % (begin, left, self.request)
 
     def nothing_to_end(self) -> bool:
         """Whether commit or rollback has nothing to do. Raises: psycopg.ProgrammingError within `transaction()`."""

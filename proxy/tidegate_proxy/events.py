@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 def of_client(event: str, pool: Pool, client: ClientConnection, **more: object) -> dict[str, object]:
     """Fields for something that a client did, or that was done to it.
 
-    `application_name` is what the client says it is: with Tidegate's layer, the name of the function.
+    `application_name` is what the client says it is: with Tidegate's layer, the name of the function. `request_id` is
+    what it says its transaction is for: with the layer, the invocation.
     """
+    request = {} if client.request_id is None else {"request_id": client.request_id.decode()}
     return {
         "event": event,
         "database": pool.database,
@@ -26,6 +28,7 @@ def of_client(event: str, pool: Pool, client: ClientConnection, **more: object) 
         "client": client.pid,
         "application_name": client.session.parameters.get("application_name"),
         "address": address(client.transport),
+        **request,
         **more,
     }
 

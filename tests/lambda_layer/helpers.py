@@ -22,7 +22,9 @@ import tidegate
 class Context:
     """As much of Lambda's context object as the layer looks at, counting down from `seconds`."""
 
-    def __init__(self, seconds: float = 60.0) -> None:
+    def __init__(self, seconds: float = 60.0, request_id: str | None = None) -> None:
+        if request_id is not None:
+            self.aws_request_id = request_id
         self._end = time.monotonic() + seconds
 
     def get_remaining_time_in_millis(self) -> int:

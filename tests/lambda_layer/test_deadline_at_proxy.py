@@ -101,6 +101,19 @@ def test_each_begin_tells_it_whoever_sends_it(
     assert sent.round_trips == alone.round_trips
 
 
+def test_it_names_the_invocations_request_and_nothing_that_is_no_name(database: Database, proxy: ProxyProcess) -> None:
+    names = ["8cc4ff5b-1dd1-4a3b-8b8c-0123456789ab", "*/; DROP TABLE t", "a" * 65, ""]
+    told = []
+    with connected(database, port=proxy.port) as db:
+        for name in names:
+            with db.invocation(Context(30, name)), db.connection() as conn, traced(conn) as sent:
+                implicitly(conn)
+            told += sent.begins
+    assert [b"request_id" in begin for begin in told] == [True, False, False, False]
+    assert told[0].endswith(b",request_id=8cc4ff5b-1dd1-4a3b-8b8c-0123456789ab */")
+    assert all(_TOLD.fullmatch(begin) for begin in told[1:])
+
+
 def test_transaction_tells_what_is_left_in_each_run_and_keeps_isolation(
     database: Database, proxy: ProxyProcess
 ) -> None:

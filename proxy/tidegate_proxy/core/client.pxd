@@ -51,6 +51,7 @@ cdef class ClientConnection:
     cdef Py_ssize_t _skip
     cdef object _doom
     cdef public object deadline
+    cdef public bytes request_id
 
     cpdef data_received(self, bytes data)
     cdef _hold(self, bytes data)

@@ -196,6 +196,8 @@ class ClientConnection:
         self._discarding = False
         # The timer of the transaction's deadline, if the client has set one.
         self.deadline: asyncio.TimerHandle | None = None
+        # What the client calls the request that its transaction is for, if it says so.
+        self.request_id: bytes | None = None
         # The server connection was lost in an open transaction, which the client has not ended yet.
         self._lost_transaction = False
         # It was lost between two requests of a transaction: the next one fails with this.
@@ -249,6 +251,7 @@ class ClientConnection:
             server.asked = self.asked = self.statistics.clock.read()
             if server.began == 0:
                 server.began = server.asked
+                self.request_id = None
         if self.statistics.keeps_requests and self.asks is None:
             self.asks = data
         was_mid_message = self._skip > 0
@@ -492,7 +495,7 @@ class ClientConnection:
         found = cut_comment(data[pos:end])
         if found is None:
             return data
-        message, seconds = found
+        message, seconds, self.request_id = found
         self.owner.set_deadline(self, seconds)
         return data[:pos] + message + data[end:]
 
@@ -598,6 +601,7 @@ class ClientConnection:
         """The wait was in vain: the request is answered with `error`, and the client may go on. Called by the pool."""
         self.waiting = False
         self.forget_deadline()
+        self.request_id = None
         self.waiting_since = 0
         held = self._take_held()
         self._refuse(held, error)
@@ -655,6 +659,7 @@ class ClientConnection:
         self.server = None
         if self.deadline is not None:
             self.forget_deadline()
+        self.request_id = None
         self.awaits_answers = False
         self._resume_reading(_SERVER_FULL)
         if self.draining:
@@ -669,6 +674,7 @@ class ClientConnection:
         """
         self.server = None
         self.forget_deadline()
+        self.request_id = None
         self.waits_for_answers = self._blocked = False
         self.statements.unnamed_there = False
         self._resume_reading(_SERVER_FULL)

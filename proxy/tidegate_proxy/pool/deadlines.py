@@ -21,7 +21,7 @@ class Deadlines:
 
     Parameters: `cancel`, sends a CancelRequest to a server connection; `clean`, is given a server connection that was
     taken from its client, whether the client is in the midst of a message, and whether it still owes a Sync; `passed`,
-    called for each deadline that has ended something.
+    called with the client for each deadline that is about to end something.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Deadlines:
         *,
         cancel: Callable[[ServerConnection], None],
         clean: Callable[[ServerConnection, bool, bool], None],
-        passed: Callable[[], None],
+        passed: Callable[[ClientConnection], None],
     ) -> None:
         self._cancel = cancel
         self._clean = clean
@@ -44,8 +44,8 @@ class Deadlines:
     def _passed(self, client: ClientConnection) -> None:
         client.deadline = None
         if client.waiting:
+            self._count(client)
             client.cancel_wait(DeadlineError())
-            self._count()
             return
         server = client.server
         if server is None or server.closing or not unfinished(server, client):
@@ -56,9 +56,9 @@ class Deadlines:
         elif not server.answering:
             self._cut_off(client)
         else:
+            self._count(client)
             self._cancel(server)
             client.deadline = asyncio.get_running_loop().call_later(GRACE, self._cut_off, client)
-            self._count()
 
     def _cut_off(self, client: ClientConnection) -> None:
         cancelled, client.deadline = client.deadline is not None, None
@@ -66,7 +66,7 @@ class Deadlines:
         if server is None or server.closing or not unfinished(server, client):
             return
         mid_message, unsynced = client.mid_message, client.unsynced
+        if not cancelled:
+            self._count(client)
         server.cut_off(DeadlineError())
         self._clean(server, mid_message, unsynced)
-        if not cancelled:
-            self._count()

@@ -661,8 +661,17 @@ class Pool(SharingPool):
         """The client's transaction, or its next one, shall end in that many seconds; 0: it may last."""
         self._deadlines.set(client, seconds)
 
-    def _deadline_passed(self) -> None:
+    def _deadline_passed(self, client: ClientConnection) -> None:
         self.counts.deadline_cancels += 1
+        server = client.server
+        logger.info(
+            "%s: client %d's transaction is ended at its deadline",
+            self.name,
+            client.pid,
+            extra=events.of_client(
+                "deadline_passed", self, client, server_pid=server.pid if server is not None else None
+            ),
+        )
 
     def client_lost(self, client: ClientConnection) -> None:
         """A client connection has ended."""

@@ -38,6 +38,50 @@ def test_connections_and_pins_with_the_application_that_they_belong_to(proxy: Pr
     assert gone["seconds"] >= 0
 
 
+def within(request_id: str, text: str = "BEGIN", milliseconds: int = 60_000) -> str:
+    """A text that names the request that its transaction is for, as Tidegate's layer does it."""
+    return f"{text} /* tidegate.deadline_ms={milliseconds},request_id={request_id} */"
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_the_request_that_a_transaction_is_for_and_no_later_one(proxy: ProxyProcess, pinned: bool) -> None:
+    with proxy.connect() as one:
+        if pinned:
+            one.execute("LISTEN c")
+        for begin in (within("first"), "BEGIN", within("second")):
+            one.execute(begin)
+            one.execute("SELECT pg_sleep(0.2)")
+            one.execute("COMMIT")
+        one.execute("SELECT pg_sleep(0.2)")
+        slow = eventually(lambda: len(found := events(proxy, "slow_query")) == 4 and found)
+    assert [record.get("request_id") for record in slow] == ["first", None, "second", None]
+
+
+def test_the_request_whose_session_is_pinned_and_whose_transaction_is_ended(proxy: ProxyProcess) -> None:
+    with proxy.connect() as one:
+        one.execute(within("pins"))
+        one.execute("CREATE TEMPORARY TABLE t (i int)")
+        one.execute("COMMIT")
+        (pinned,) = eventually(lambda: events(proxy, "pinned"))
+        one.execute("DROP TABLE t")
+    with proxy.connect() as other:
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            other.execute(within("cancelled", "SELECT pg_sleep(60)", 200))
+        other.execute(within("silent", milliseconds=200))
+        ended = eventually(lambda: len(found := events(proxy, "deadline_passed")) == 2 and found)
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            other.execute("SELECT 1")
+        other.execute("ROLLBACK")
+    assert pinned["request_id"] == "pins"
+    assert [record["request_id"] for record in ended] == ["cancelled", "silent"]
+
+
+def test_the_request_is_nothing_that_postgresql_sees(proxy: ProxyProcess) -> None:
+    with proxy.connect() as one:
+        query = within("mine", "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+        assert one.execute(query).fetchone() == (query.partition(" /*")[0],)
+
+
 def test_a_failed_login_says_who_it_was_meant_to_be(proxy: ProxyProcess, database: Database) -> None:
     with pytest.raises(psycopg.OperationalError):
         proxy.connect(password="not mine", application_name="guesser")

@@ -15,9 +15,15 @@ COMMENT = " /* tidegate.deadline_ms=2500 */"
 
 @pytest.mark.parametrize("text", ["BEGIN", "BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT 'é'", ""])
 def test_a_comment_at_the_end_is_cut_off(text: str) -> None:
-    assert cut_comment(encode.query(text + COMMENT)) == (encode.query(text), 2.5)
+    assert cut_comment(encode.query(text + COMMENT)) == (encode.query(text), 2.5, None)
     name = b"statement"
-    assert cut_comment(parse(name, (text + COMMENT).encode())) == (parse(name, text.encode()), 2.5)
+    assert cut_comment(parse(name, (text + COMMENT).encode())) == (parse(name, text.encode()), 2.5, None)
+
+
+def test_it_may_name_the_request() -> None:
+    name = b"8cc4ff5b-1dd1-4a3b-8b8c-0123456789ab"
+    named = f"BEGIN /* tidegate.deadline_ms=2500,request_id={name.decode()} */"
+    assert cut_comment(encode.query(named)) == (encode.query("BEGIN"), 2.5, name)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +37,10 @@ def test_a_comment_at_the_end_is_cut_off(text: str) -> None:
         "BEGIN /* tidegate.deadline_ms= */",
         "BEGIN /* tidegate.deadline_ms=12345678901 */",
         "BEGIN /* tidegate_deadline_ms=1 */",
+        "BEGIN /* tidegate.deadline_ms=1,request_id= */",
+        "BEGIN /* tidegate.deadline_ms=1,request_id=a b */",
+        "BEGIN /* tidegate.deadline_ms=1,request_id=\n */",
+        f"BEGIN /* tidegate.deadline_ms=1,request_id={'a' * 65} */",
         "BEGIN /* other */",
     ],
 )
