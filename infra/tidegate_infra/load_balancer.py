@@ -68,6 +68,8 @@ class Balancer:
             # it closes each one itself, between two transactions.
             deregistration_delay=stop_timeout,
             connection_termination=False,
+            # ECS replaces tasks that fail this. /readyz waits for a first login and then stays, whatever the database
+            # does: an outage costs no task, and no client that waits for its end.
             health_check=elbv2.HealthCheck(
                 protocol=elbv2.Protocol.HTTP,
                 port=str(HEALTH_PORT),

@@ -33,7 +33,7 @@ from tidegate_infra.secret_users import by_user
 from tidegate_infra.security_groups import LISTEN_PORT, make_security_groups
 from tidegate_infra.service import SpotMix, check_tasks, make_service
 from tidegate_infra.subnets import private_subnets
-from tidegate_infra.task import CONTAINER, STOP_TIMEOUT, make_task, need_architecture
+from tidegate_infra.task import ALIVE, CONTAINER, READY, STOP_TIMEOUT, make_task, need_architecture
 
 
 @jsii.implements(ec2.IConnectable)
@@ -162,6 +162,7 @@ class TidegateProxy(Construct):
             execution_role=roles.execution_role(self, self.log_group),
             log_group=self.log_group,
             environment=settings_environment.variables(environment | dict(settings or {})),
+            health_path=ALIVE if with_balancer else READY,
         )
         self.cluster = cluster or ecs.Cluster(
             self,

@@ -25,6 +25,11 @@ ARCHITECTURES = {"arm64": ecs.CpuArchitecture.ARM64, "x86_64": ecs.CpuArchitectu
 
 HEALTHCHECK = ("CMD", "/opt/tidegate/bin/python", "-m", "tidegate_proxy.healthcheck")
 
+ALIVE, READY = "/healthz", "/readyz"
+"""What the container's check asks for. ECS replaces a container that fails it. Where a load balancer asks whether tasks
+are ready, this is about the process alone; elsewhere it is the only one to tell ECS that a new task cannot log in to
+the database, so that a deployment is rolled back. Neither fails for a database that was there and has gone away."""
+
 
 def need_architecture(architecture: str) -> str:
     """Pass on arm64 or x86_64. Raises: DeploymentError."""
@@ -44,10 +49,11 @@ def make_task(
     execution_role: iam.IRole,
     log_group: logs.ILogGroup,
     environment: Mapping[str, str],
+    health_path: str = ALIVE,
 ) -> ecs.FargateTaskDefinition:
     """The task definition.
 
-    Parameters: `cpu` in units of 1/1024 vCPU; `environment`, the proxy's settings.
+    Parameters: `cpu` in units of 1/1024 vCPU; `environment`, the proxy's settings; `health_path`, `ALIVE` or `READY`.
     """
     task = ecs.FargateTaskDefinition(
         scope,
@@ -80,7 +86,7 @@ def make_task(
             mode=ecs.AwsLogDriverMode.NON_BLOCKING,
         ),
         health_check=ecs.HealthCheck(
-            command=list(HEALTHCHECK),
+            command=[*HEALTHCHECK, health_path],
             interval=Duration.seconds(10),
             timeout=Duration.seconds(5),
             retries=3,

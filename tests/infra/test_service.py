@@ -44,6 +44,17 @@ def test_a_deployment_that_fails_is_rolled_back_and_never_takes_a_ready_task_awa
     assert configuration["MaximumPercent"] == 200
 
 
+def test_an_outage_of_the_database_is_no_reason_to_replace_a_task(default: Assembly, small: Assembly) -> None:
+    """/healthz is about the process; /readyz, too, once a login has worked (tests/proxy/metrics/test_ready.py)."""
+    checked = {}
+    for assembly in (default, small):
+        command = container(assembly["proxy"])["HealthCheck"]["Command"]
+        assert command[:4] == ["CMD", "/opt/tidegate/bin/python", "-m", "tidegate_proxy.healthcheck"]
+        checked[assembly.prefix] = command[4:]
+    # Without a load balancer nobody else would ask whether a new task can log in at all.
+    assert checked == {"tidegate": ["/healthz"], "tidegate-small": ["/readyz"]}
+
+
 def test_tasks_have_no_public_address_and_no_way_in_for_people(default: Assembly) -> None:
     service = default["proxy"].one("AWS::ECS::Service")
     assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from tidegate_proxy.metrics.readiness import Readiness
 from tidegate_proxy.metrics.target_health import target_health
 from tidegate_proxy.metrics.vitals import Availability, Vitals
 
@@ -20,6 +21,7 @@ class Monitor:
     def __init__(self, proxy: Proxy) -> None:
         self.vitals = Vitals()
         self.availability = Availability()
+        self.readiness = Readiness(proxy)
         self._proxy = proxy
         self._http: HttpServer | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -41,10 +43,12 @@ class Monitor:
     def tick(self) -> None:
         """Called every second."""
         self.availability.look(target_health(self._proxy))
+        self.readiness.look()
 
     async def stop(self) -> None:
         """Watch no longer; the last metrics are written."""
         self.vitals.stop()
+        await self.readiness.stop()
         if self._writer is not None:
             self._writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -46,8 +46,27 @@ histogram_quantile(0.99, sum by (le) (rate(tidegate_database_connections_borrow_
 rate(tidegate_database_connections_setup_failed_total[5m]) > 0.1
 ```
 
-The same server answers `/healthz` (200 while the process is alive) and `/readyz`: 200 if a target is available, or a
-login to one succeeds now; 503 if not, and while the proxy drains.
+## Alive and ready
+
+The same server answers `/healthz`, 200 while the process is alive, and `/readyz`, which says whether clients should be
+sent here:
+
+| when | status | text |
+|---|---|---|
+| no login to a target has worked yet | 503 | `no login to a target is possible`, `no target answers` |
+| one has | 200 | `ok` |
+| one has, and now no target is available | 200 | `ok, but no target is available at present: clients wait` |
+| the proxy drains | 503 | `draining` |
+
+A database that goes away leaves a proxy ready that was ready before: it is away for every proxy, and to restart them or
+to take them out of a load balancer would help nobody and would disconnect all clients that wait for it to come back.
+That is what `AvailabilityPercentage` tells. A proxy which alone has lost its way to the database stays ready, too.
+
+The login is made as a user whose password, secret or token the proxy has itself: `user` or `secret` of a database,
+`users`, with `server_auth = "iam"` also those of `iam.rules`, and `auth_user`. Where databases are known only by the
+names that clients give (`"*"`), it goes to the database `postgres`, and it is enough that the server accepts the user.
+Where every client brings its own password or token, there is nothing to log in with: then `/readyz` says only that
+something accepts connections at the server's address.
 """
 
 _SETS: dict[Dimensions, str] = {

@@ -27,9 +27,9 @@ class OperationSettings(Model, frozen=True):
     """How long a period is over which the console's averages (`avg_...`) are taken."""
 
     http_port: Annotated[int, Field(strict=True, ge=0, le=65_535)] | None = None
-    """TCP port for HTTP: `/healthz` (alive), `/readyz` (can log in to a target and is not draining) and `/metrics`
-    (Prometheus); 0 takes any free port. Default: no HTTP. Clear text and open to everybody who can reach it, so do not
-    make it public."""
+    """TCP port for HTTP: `/healthz` (alive), `/readyz` (has reached a target once, and is not draining; see
+    docs/metrics.md) and `/metrics` (Prometheus); 0 takes any free port. Default: no HTTP. Clear text and open to
+    everybody who can reach it, so do not make it public."""
 
     http_host: Host | None = None
     """Host name or IP address for HTTP. Default: `listen_host`."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -17,6 +18,7 @@ from tests.proxy.identity.conftest import REGION, refusal
 from tests.proxy.identity.iam.conftest import new_key
 from tests.proxy.identity.rds_front import RdsFront
 from tests.proxy.lifecycle.conftest import Authority, authority
+from tests.proxy.metrics.test_served import get
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
 
@@ -179,3 +181,37 @@ def test_without_a_role_the_proxy_starts_and_says_what_is_missing(
     )
     eventually(lambda: words in proxy.log, what="the target's health")
     assert front.tokens == []
+
+
+def test_with_tokens_alone_it_is_ready_once_one_of_them_has_worked(
+    database: Database, front: RdsFront, authority: Authority, task_role: Service, tmp_path: Path
+) -> None:
+    config = f"""
+listen_port = 0
+http_port = 0
+check_targets = false
+aws_region = "{REGION}"
+client_tls_cert = "{authority.certificate}"
+client_tls_key = "{authority.key}"
+[databases."*"]
+host = "127.0.0.1"
+port = {front.port}
+server_auth = "iam"
+tls_ca = "{authority.ca}"
+[iam]
+region = "{REGION}"
+proxy_id = "shop"
+[[iam.rules]]
+principal = "arn:aws:iam::123456789012:role/orders"
+users = ["orders"]
+"""
+    front.allowed.clear()
+    proxy = ProxyProcess(tmp_path, database, config)
+    try:
+        proxy.allowed_in_log.append(" ERROR ")
+        proxy.wait_until_listening()
+        assert get(proxy, "/readyz") == (503, "no login to a target is possible\n")
+        front.allowed.add("orders")
+        eventually(lambda: get(proxy, "/readyz") == (200, "ok\n"), what="a token that works")
+    finally:
+        proxy.close()
