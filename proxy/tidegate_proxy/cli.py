@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -24,7 +24,10 @@ from tidegate_proxy.settings import ConfigurationError, Settings, load_settings
 from tidegate_proxy.settings.errors import dotted, one_line
 from tidegate_proxy.sizing import size
 from tidegate_proxy.tls import server_side_context
-from tidegate_proxy.workers import Workers, begin_worker, worker_settings
+from tidegate_proxy.workers import TOLD_BY_CONSOLE, Team, Workers, begin_worker, worker_settings
+
+if TYPE_CHECKING:
+    from tidegate_proxy.proxy import Proxy
 
 DATABASES_SHOWN = 10
 
@@ -96,21 +99,21 @@ def serve(file: Path | None) -> None:
 
 
 @main.command(hidden=True)
-@click.argument("parent", type=int)
-@click.argument("index", type=int)
-@click.argument("port", type=int)
+@click.argument("description")
 @file_argument
-def worker(parent: int, index: int, port: int, file: Path | None) -> None:
+def worker(description: str, file: Path | None) -> None:
     """One of several processes that `serve` starts."""
+    team = Team.parse(description)
 
     def read() -> Settings:
-        return worker_settings(_load(file)[0], index, port)
+        return worker_settings(_load(file)[0], team.index, team.port)
 
-    begin_worker(parent)
+    begin_worker(team.supervisor)
     try:
         settings = read()
         setup_logging(settings)
-        _run(settings, read)
+        if _run(settings, read, team).siblings.ending:
+            sys.exit(TOLD_BY_CONSOLE)
     except ConfigurationError as error:
         raise _ConfigurationFailure(str(error)) from None
 
@@ -188,20 +191,22 @@ def _load(file: Path | None) -> tuple[Settings, list[str]]:
     return settings, warnings
 
 
-def _run(settings: Settings, read_again: Callable[[], Settings]) -> None:
+def _run(settings: Settings, read_again: Callable[[], Settings], team: Team | None = None) -> Proxy:
     # Here and not above, so that --help and check need none of it.
     _need_core()
     import uvloop
 
     from tidegate_proxy.proxy import Proxy
 
-    async def run() -> None:
-        await Proxy(settings, read_again).serve()
+    async def run() -> Proxy:
+        proxy = Proxy(settings, read_again, team)
+        await proxy.serve()
         # All is done: one more signal must not make a failure of it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        return proxy
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
+        return runner.run(run())
 
 
 def describe(settings: Settings) -> list[str]:

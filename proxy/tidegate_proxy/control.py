@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from tidegate_proxy.console.parse import Command
 from tidegate_proxy.errors import ClientProtocolError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Control:
         self._paused: set[str] = set()
         self._disabled: set[str] = set()
         self.all_paused = False
+        # By SET, since the configuration was read last.
+        self.changed: dict[str, str] = {}
 
     def is_paused(self, database: str) -> bool:
         """Whether its clients wait for RESUME."""
@@ -92,6 +95,15 @@ class Control:
         self.pause(database)
         for pool in pools:
             pool.kill()
+
+    def standing(self) -> list[Command]:
+        """The commands that make another worker what this one is."""
+        return [
+            *(Command("SET", setting, assigns=True) for setting in self.changed.items()),
+            *(Command("DISABLE", (database,)) for database in sorted(self._disabled)),
+            *(Command("PAUSE", (database,)) for database in sorted(self._paused)),
+            *([Command("PAUSE", ())] if self.all_paused else []),
+        ]
 
     async def until_closed(self, database: str | None) -> None:
         """Wait until there are no server connections."""

@@ -44,12 +44,14 @@ from tidegate_proxy.reload import apply_settings
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
 from tidegate_proxy.settings.effective import PoolLimits, pool_limits, shared_limits
 from tidegate_proxy.settings.live import changed_settings, check_live
+from tidegate_proxy.siblings import Siblings
 from tidegate_proxy.targets.cluster import Cluster
 from tidegate_proxy.targets.registry import Targets, access, endpoints
 from tidegate_proxy.tls import ServerContexts, ServerTLS
 
 if TYPE_CHECKING:
     from tidegate_proxy.identity.iam.authenticator import IamAuthenticator
+    from tidegate_proxy.workers import Team
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +73,16 @@ _FAREWELL = 5.0
 class Proxy:
     """A transaction-mode PostgreSQL proxy.
 
-    Parameters: `settings`; `read_again`, which reads them anew when a reload is asked for.
+    Parameters: `settings`; `read_again`, which reads them anew when a reload is asked for; `team`, the workers of which
+    this process is one.
     Made and used within a running event loop: `await Proxy(settings).serve()`.
     """
 
-    def __init__(self, settings: Settings, read_again: Callable[[], Settings] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, read_again: Callable[[], Settings] | None = None, team: Team | None = None
+    ) -> None:
         self.settings = settings
+        self.siblings = Siblings(self, team)
         self._read_again = read_again
         self._reloading = asyncio.Lock()
         self.credentials = ServerCredentials(settings)
@@ -133,6 +139,7 @@ class Proxy:
         await self.certificates.start()
         self.credentials.start()
         await self.monitor.start()
+        await self.siblings.start()
         self.listen()
         self._watch_targets()
         await self.fleet.start()
@@ -185,6 +192,7 @@ class Proxy:
             if self._read_again is None:
                 return "there is no configuration file to read again"
             changed = await self._take_over(await asyncio.to_thread(self._read_again))
+            self.control.changed.clear()
             return f"reloaded: {', '.join(changed)} changed" if changed else "reloaded: nothing has changed"
 
     async def change(self, name: str, text: str) -> None:
@@ -319,6 +327,7 @@ class Proxy:
         if self._pools:
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         await self.fleet.close()
+        self.siblings.close()
         await self.targets.close()
         if self.iam is not None:
             await self.iam.close()

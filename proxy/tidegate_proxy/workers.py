@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tidegate_proxy.net.listen import tcp_listeners
@@ -19,11 +22,42 @@ logger = logging.getLogger(__name__)
 CONFIGURATION_FAILURE = 2
 """Exit status of a worker that would fail again."""
 
+TOLD_BY_CONSOLE = 3
+"""Exit status of a worker after SHUTDOWN, which it has told the others, too."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _LIVED_WELL = 10.0
 """Seconds after which a worker's death is not taken for a consequence of its start."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+@dataclass(frozen=True)
+class Team:
+    """What one worker knows of all.
+
+    - `supervisor`: the process id of their parent. `index`: which of them it is, from 0. `port`: the TCP port that all
+      listen on.
+    - `listener`: its end of a Unix socket, on which it takes commands of the others' consoles; a file descriptor.
+    - `addresses`: where each of them takes those; in the abstract namespace.
+    - `again`: it takes the place of one that has died.
+    """
+
+    supervisor: int
+    index: int
+    port: int
+    listener: int
+    addresses: tuple[str, ...]
+    again: bool
+
+    def __str__(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Team:
+        """What `str` has made of one."""
+        fields = json.loads(text)
+        return cls(**fields | {"addresses": tuple(fields["addresses"])})
 
 
 def worker_settings(settings: Settings, index: int, port: int) -> Settings:
@@ -64,9 +98,13 @@ class Workers:
         # Bound and never listened on: it keeps the port for the workers, and no connection comes here.
         self._reserved = tcp_listeners(settings.listen_host, settings.listen_port, shared=True, reserve_only=True)
         self._port = self._reserved[0].getsockname()[1] if self._reserved else settings.listen_port
+        # Those of one that is being started again keep for it what comes meanwhile.
+        self._consoles = [_unnamed_listener() for _ in range(settings.workers)]
+        self._addresses = tuple(console.getsockname()[1:].decode() for console in self._consoles)
         self._file = file
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._started = [0.0] * settings.workers
+        self._known: set[int] = set()
         self._pauses = [_FIRST_PAUSE] * settings.workers
         # When to start which again.
         self._due = dict.fromkeys(range(settings.workers), 0.0)
@@ -92,8 +130,8 @@ class Workers:
             for worker in self._running.values():
                 worker.kill()
                 worker.wait()
-            for reserved in self._reserved:
-                reserved.close()
+            for kept in (*self._reserved, *self._consoles):
+                kept.close()
         return self._status
 
     def _start_due(self) -> None:
@@ -101,10 +139,14 @@ class Workers:
         for index in [index for index, due in self._due.items() if due <= now]:
             del self._due[index]
             self._started[index] = now
-            command = [sys.executable, "-m", "tidegate_proxy", "worker", str(os.getpid()), str(index), str(self._port)]
+            console = self._consoles[index].fileno()
+            team = Team(os.getpid(), index, self._port, console, self._addresses, again=index in self._known)
+            command = [sys.executable, "-m", "tidegate_proxy", "worker", str(team)]
+            command += [str(self._file)] if self._file is not None else []
             # A group of its own: what a terminal sends to all would come twice.
-            worker = subprocess.Popen(command + ([str(self._file)] if self._file is not None else []), process_group=0)
+            worker = subprocess.Popen(command, process_group=0, pass_fds=[console])
             self._running[index] = worker
+            self._known.add(index)
             logger.info("worker %d is process %d", index, worker.pid)
 
     def _pass_on(self, signum: signal.Signals) -> None:
@@ -120,10 +162,14 @@ class Workers:
             if status is None:
                 continue
             del self._running[index]
-            if self._stopping:
+            if status == TOLD_BY_CONSOLE:
+                # All are told, and end each at its time.
+                self._stopping = True
+                self._due.clear()
+            elif self._stopping:
                 self._status = self._status or (1 if status else 0)
             elif status in (0, CONFIGURATION_FAILURE):
-                # Told to by the console; or the others will not fare better.
+                # Somebody has told this one; or the others will not fare better.
                 self._status = status
                 self._pass_on(signal.SIGTERM)
             else:
@@ -138,3 +184,11 @@ class Workers:
         self._due[index] = now + pause
         how = f"signal {-status}" if status < 0 else f"status {status}"
         logger.error("worker %d (process ended by %s) is started again in %g s", index, how, pause)
+
+
+def _unnamed_listener() -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Linux chooses an address that nobody else has; unix(7), "Autobind feature".
+    listener.bind("")
+    listener.listen()
+    return listener

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.console.parse import HINT, Command
@@ -115,10 +116,12 @@ async def set_(proxy: Proxy, command: Command) -> None:
     """SET key = value."""
     if not command.assigns or len(command.arguments) != 2:
         raise _syntax_error(command, "SET key = value, with quotes around a value that is no single word")
+    name, value = command.arguments[0].lower(), command.arguments[1]
     try:
-        await proxy.change(command.arguments[0].lower(), command.arguments[1])
+        await proxy.change(name, value)
     except ConfigurationError as error:
         raise ProxyError(f"SET failed: {error}", sqlstate="22023", hint="SHOW CONFIG lists all settings.") from None
+    proxy.control.changed[name] = value
 
 
 async def suspend(proxy: Proxy, command: Command) -> None:
@@ -158,7 +161,8 @@ COMMANDS: dict[str, Callable[[Proxy, Command], Awaitable[None]]] = {
 
 
 async def run(proxy: Proxy, user: str, command: Command, *, may_change: bool) -> None:
-    """Run a command that is no SHOW. Raises: ProxyError, and then nothing has changed."""
+    """Run a command that is no SHOW, in all workers. Raises: ProxyError, and then nothing has changed, but for workers
+    that it does not name."""
     action = COMMANDS.get(command.verb)
     if action is None:
         raise ClientProtocolError(
@@ -171,7 +175,7 @@ async def run(proxy: Proxy, user: str, command: Command, *, may_change: bool) ->
             hint='Users in "stats_users" may SHOW only; name the user in "admin_users".',
         )
     logger.info("console: %s by user %s", command, user)
-    await action(proxy, command)
+    await proxy.siblings.everywhere(command, partial(action, proxy, command))
 
 
 def _advice(verb: str) -> str:

@@ -169,20 +169,21 @@ class Console(asyncio.Protocol):
 
     async def _run(self, command: Command) -> bytes:
         if command.verb == "SHOW":
-            return _encoded(self._show(command))
+            table, missing = await self._show(command)
+            return b"".join(map(encode.warning, missing)) + _encoded(table)
         if command.verb != "SET" or len(command.arguments) == 0 or command.arguments[0].lower() not in _OF_DRIVERS:
             await commands.run(self._proxy, self.user, command, may_change=self._may_change)
         elif command.arguments[0].lower() == "application_name":
             self.application_name = command.arguments[-1]
         return encode.command_complete(command.verb)
 
-    def _show(self, command: Command) -> Table:
+    async def _show(self, command: Command) -> tuple[Table, list[str]]:
         word = " ".join(command.arguments).upper()
         if word not in SHOWS:
             advice = nearest(word, SHOWS)
             hint = f"{advice[0].upper()}{advice[1:]} {HINT}" if advice.startswith("did") else HINT
             raise ClientProtocolError(f'invalid command "{command}"', sqlstate="42601", hint=hint)
-        return SHOWS[word](self._proxy)
+        return await self._proxy.siblings.show(word, SHOWS[word])
 
     def end(self) -> None:
         """Close with 57P01."""

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tidegate_proxy.console.averages import Histograms
 from tidegate_proxy.console.sockets import pointer
 from tidegate_proxy.console.table import Row, Table, int4, int8, text, timestamp
 from tidegate_proxy.core.client import ClientConnection
@@ -78,7 +79,11 @@ _KINDS = {
 
 def latencies(proxy: Proxy) -> Table:
     """Percentiles over the latest full stats_period, in microseconds: wait for a server, query, transaction."""
-    found = proxy.averages.latencies()
+    return latency_table(proxy.averages.latencies())
+
+
+def latency_table(found: Histograms) -> Table:
+    """The table of SHOW LATENCIES for these durations."""
     rows: list[Row] = []
     for database in sorted({database for database, _ in found}):
         for kind, name in _KINDS.items():

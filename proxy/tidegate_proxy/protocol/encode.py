@@ -40,6 +40,11 @@ def error_response(error: ProxyError, *, fatal: bool) -> bytes:
     return message(wire.ERROR_RESPONSE, _fields(severity, error.sqlstate, error.message, error.detail, error.hint))
 
 
+def warning(text: str) -> bytes:
+    """NoticeResponse: what whoever asked should know besides the answer."""
+    return message(wire.NOTICE_RESPONSE, _fields("WARNING", "01000", text, None, None))
+
+
 def _fields(severity: str, sqlstate: str, text: str, detail: str | None, hint: str | None) -> bytes:
     # Texts may quote what a client or a server sent, so here nothing is refused: the error must get out.
     fields = {"S": severity, "V": severity, "C": sqlstate, "M": text, "D": detail, "H": hint}

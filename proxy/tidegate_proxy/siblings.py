@@ -1,0 +1,244 @@
+"""The workers behind one port talk to each other: a command of the admin console is meant for the proxy, not for the
+one process that its connection happens to reach.
+
+Each worker listens on a Unix socket without a name in the file system, which the supervisor has made. It greets, takes
+one request, a JSON object in one line, and answers with another one. Only processes of the same supervisor are heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tidegate_proxy.console import commands, together
+from tidegate_proxy.console.parse import Command
+from tidegate_proxy.console.table import Table
+from tidegate_proxy.errors import ProxyError
+
+if TYPE_CHECKING:
+    from tidegate_proxy.proxy import Proxy
+    from tidegate_proxy.workers import Team
+
+logger = logging.getLogger(__name__)
+
+_GREETING = b"\n"
+_GREETS_WITHIN = 3.0
+"""Seconds: one that is alive does so with the next turn of its event loop."""
+_SHOWS_WITHIN = 5.0
+_LONGEST_REQUEST = 1 << 20
+
+_ONE_IS_ENOUGH = {"KILL_CLIENT": "42704", "PAUSE": "55000", "RESUME": "55000"}
+"""Commands that have done what they should where one worker has done it, and the others say this."""
+
+_Answer = dict[str, Any]
+
+
+class Siblings:
+    """Parameters: the `proxy`, one worker of the `team`; None for a process alone."""
+
+    def __init__(self, proxy: Proxy, team: Team | None = None) -> None:
+        self._proxy = proxy
+        self._team = team
+        self._server: asyncio.Server | None = None
+        # All are told to end, so that nobody else need tell them.
+        self.ending = False
+
+    async def start(self) -> None:
+        """Listen; one that takes the place of another does what that one had been told to."""
+        if self._team is None:
+            return
+        listener = socket.socket(fileno=self._team.listener)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_LONGEST_REQUEST)
+        if self._team.again:
+            await self._catch_up()
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._server is not None:
+            self._server.close()
+
+    async def everywhere(self, command: Command, here: Callable[[], Awaitable[None]]) -> None:
+        """Run a command in all workers at once. Raises: ProxyError of those that could not do it.
+
+        Parameters: `here`, what runs it in this one.
+        """
+        if self._team is None:
+            await here()
+            return
+        request = {"command": [command.verb, command.arguments, command.assigns]}
+        if command.verb == "SHUTDOWN":
+            # Who is about to end cannot tell others.
+            answers = await self._ask_all(request, None)
+            await self._end(here)
+            answers[self._team.index] = {}
+        else:
+            answers = await self._ask_all(request, here)
+        failures = {index: answer["error"] for index, answer in sorted(answers.items()) if "error" in answer}
+        enough = _ONE_IS_ENOUGH.get(command.verb)
+        if len(failures) < len(answers):
+            failures = {index: error for index, error in failures.items() if error["sqlstate"] != enough}
+        if not failures:
+            return
+        index = self._team.index if self._team.index in failures else min(failures)
+        error = _error_of(failures[index])
+        if len(failures) < len(answers):
+            error.message = f"worker {index}: {error.message}"
+            error.hint = f"Other workers have done it. {error.hint or ''}".strip()
+        raise error
+
+    async def show(self, word: str, own: Callable[[Proxy], Table]) -> tuple[Table, list[str]]:
+        """One SHOW for all workers together, where that makes sense. Returns: its table, and what is missing in it."""
+        if self._team is None or not together.is_joint(word):
+            return own(self._proxy), []
+        try:
+            async with asyncio.timeout(_SHOWS_WITHIN):
+                answers = await self._ask_all({"show": word}, None)
+        except TimeoutError:
+            return own(self._proxy), ["the other workers did not answer in time"]
+        parts = [together.part_of(word, self._proxy)]
+        missing = []
+        for index, answer in sorted(answers.items()):
+            if "rows" in answer:
+                parts.append(answer["rows"])
+            else:
+                missing.append(f"worker {index}: {answer['error']['message']}")
+        return together.joined(word, own(self._proxy).columns, parts), missing
+
+    async def _ask_all(self, request: _Answer, here: Callable[[], Awaitable[None]] | None) -> dict[int, _Answer]:
+        assert self._team is not None
+        others = [index for index in range(len(self._team.addresses)) if index != self._team.index]
+        tasks: dict[int, Coroutine[Any, Any, _Answer]] = {index: self._ask(index, request) for index in others}
+        if here is not None:
+            tasks[self._team.index] = _answered(here())
+        return dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
+
+    async def _ask(self, index: int, request: _Answer) -> _Answer:
+        assert self._team is not None
+        try:
+            answer: _Answer = json.loads(await _request(self._team.addresses[index], json.dumps(request).encode()))
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
+            logger.warning("worker %d does not answer: %s", index, str(error) or type(error).__name__)
+            return {"error": _fields_of(_no_answer())}
+        return answer
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if not _is_sibling(writer.get_extra_info("socket")):
+                logger.warning("somebody else than a worker has tried to speak to this one")
+                return
+            writer.write(_GREETING)
+            line = await reader.readline()
+            # Empty from one that has given up, for example while this one was being started.
+            if line and (answer := await _while_there(reader, self._do(json.loads(line)))) is not None:
+                writer.write(json.dumps(answer).encode())
+                await writer.drain()
+        except (OSError, ValueError) as error:
+            logger.debug("a request of another worker failed: %s", error)
+        finally:
+            writer.close()
+
+    async def _do(self, request: _Answer) -> _Answer:
+        if "show" in request:
+            return {"rows": together.part_of(request["show"], self._proxy)}
+        if "command" not in request:
+            return {"standing": [[each.verb, each.arguments, each.assigns] for each in self._proxy.control.standing()]}
+        command = _command_of(request["command"])
+        logger.info("console of another worker: %s", command)
+        return await _answered(self._run(command))
+
+    async def _run(self, command: Command) -> None:
+        async def here() -> None:
+            await commands.COMMANDS[command.verb](self._proxy, command)
+
+        await (self._end(here) if command.verb == "SHUTDOWN" else here())
+
+    async def _end(self, here: Callable[[], Awaitable[None]]) -> None:
+        await here()
+        self.ending = True
+
+    async def _catch_up(self) -> None:
+        answers = await self._ask_all({}, None)
+        for answer in answers.values():
+            if "standing" in answer:
+                for parts in answer["standing"]:
+                    command = _command_of(parts)
+                    logger.info("as the other workers: %s", command)
+                    with contextlib.suppress(ProxyError):
+                        await self._run(command)
+                return
+
+
+async def _request(address: str, request: bytes) -> bytes:
+    """Raises: OSError, TimeoutError, IncompleteReadError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        # The supervisor holds the address: this succeeds at once or not at all.
+        connection.connect(f"\0{address}")
+        reader, writer = await asyncio.open_unix_connection(sock=connection.dup())
+    try:
+        async with asyncio.timeout(_GREETS_WITHIN):
+            await reader.readexactly(len(_GREETING))
+        writer.write(request + b"\n")
+        return await reader.read()
+    finally:
+        writer.transport.abort()
+
+
+def _command_of(parts: list[Any]) -> Command:
+    verb, arguments, assigns = parts
+    return Command(verb, tuple(arguments), assigns)
+
+
+async def _answered(action: Awaitable[None]) -> _Answer:
+    try:
+        await action
+    except ProxyError as error:
+        return {"error": _fields_of(error)}
+    return {}
+
+
+async def _while_there(reader: asyncio.StreamReader, action: Coroutine[Any, Any, _Answer]) -> _Answer | None:
+    """The answer; None if nobody waits for it any more. What was asked to happen stays, as with a console."""
+    task = asyncio.ensure_future(action)
+    gone = asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+def _fields_of(error: ProxyError) -> dict[str, str | None]:
+    return {"message": error.message, "sqlstate": error.sqlstate, "detail": error.detail, "hint": error.hint}
+
+
+def _error_of(fields: dict[str, str | None]) -> ProxyError:
+    return ProxyError(fields["message"], sqlstate=fields["sqlstate"], detail=fields["detail"], hint=fields["hint"])
+
+
+def _no_answer() -> ProxyError:
+    return ProxyError(
+        "does not answer",
+        sqlstate="08006",
+        hint="It may be starting again: see the log, and give the command once more.",
+    )
+
+
+def _is_sibling(connection: socket.socket) -> bool:
+    """Whether the process at the other end has the same supervisor as this one."""
+    size = struct.calcsize("3i")
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    try:
+        # Parent: the second field behind the name, which is in parentheses; proc(5).
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == os.getppid()
+    except (OSError, ValueError):  # it has gone, or is in a container of its own
+        return False
