@@ -277,6 +277,7 @@ class Pool(SharingPool):
         """
         generation = self.generation
         self._opening += 1
+        self._sharing.opens(self)
         try:
             server = await self._connect(self._route.connect(self, self._connector.using(credentials)))
         except BaseException:

@@ -7,7 +7,7 @@ for it; where there is none, its claim is kept, and the pools that have connecti
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.pool import planner
@@ -29,23 +29,30 @@ ASK_FOR_LIMITS = (
 class SharedLimit:
     """One limit and the pools that share it.
 
-    `most` is None for no limit.
+    `most` is None for no limit. `active`: every pool that has a server connection or waits for one is among these; of
+    thousands of users few do at a time.
     """
 
     def __init__(self, most: int | None) -> None:
         self.most = most
         self.pools: set[Pool] = set()
+        self.active: set[Pool] = set()
         self.claims: dict[Pool, None] = {}
 
     @property
     def used(self) -> int:
         """How many server connections there are and are being opened."""
-        return sum(pool.held for pool in self.pools)
+        return sum(pool.held for pool in self.active)
 
     @property
     def full(self) -> bool:
         """Whether no connection may be opened now."""
         return self.most is not None and self.used >= self.most
+
+    @property
+    def contended(self) -> bool:
+        """Whether a connection that becomes free may be somebody else's, or must be closed."""
+        return bool(self.claims) or self.excess > 0
 
     @property
     def excess(self) -> int:
@@ -66,7 +73,7 @@ class TargetLimit(SharedLimit):
     def full(self) -> bool:
         """Whether no connection may be opened now."""
         if self._read_at is None:
-            return any(pool.opening for pool in self.pools)
+            return any(pool.opening for pool in self.active)
         return super().full
 
     def must_ask(self, now: float) -> bool:
@@ -110,6 +117,8 @@ class Sharing:
     ) -> None:
         self._target_limit = target_limit
         self._limits: dict[Hashable, SharedLimit] = {}
+        # Of each pool the limits that it shares: there may be thousands of pools, each with one of its own.
+        self._of: dict[Pool, dict[Hashable, SharedLimit]] = {}
         self.set_percent(percent, idle_percent)
 
     def set_percent(self, percent: int, idle_percent: int | None) -> None:
@@ -125,34 +134,38 @@ class Sharing:
 
         Joining again replaces the limits.
         """
-        shared = {key: most for key, most in limits if most}
-        for key, most in shared.items():
-            limit = self._limits.setdefault(key, SharedLimit(most))
-            limit.most = most
-            limit.pools.add(pool)
+        shared: dict[Hashable, SharedLimit] = {}
+        for key, most in limits:
+            if most:
+                shared[key] = self._limits.setdefault(key, SharedLimit(most))
+                shared[key].most = most
         if target not in self._limits:
             self._limits[target] = self._target_limit(target)
-        self._limits[target].pools.add(pool)
-        self._settle(self._limits[target])
-        self._leave(pool, keep={target, *shared})
-        pool.contended = any(limit.claims for limit in self.of(pool))
+        # Last: nobody's idle connection is closed for a pool whose own limits are reached.
+        shared[target] = self._limits[target]
+        for limit in shared.values():
+            limit.pools.add(pool)
+        self._leave(pool, keep=shared)
+        self._of[pool] = shared
+        self.opens(pool)
+        pool.contended = any(limit.contended for limit in shared.values())
 
     def leave(self, pool: Pool) -> None:
         """The pool is no more."""
-        self._leave(pool, keep=set())
+        self._leave(pool, keep={})
 
-    def _leave(self, pool: Pool, keep: set[Hashable]) -> None:
-        for key, limit in [pair for pair in self._limits.items() if pair[0] not in keep]:
-            if pool in limit.pools:
+    def _leave(self, pool: Pool, keep: Mapping[Hashable, SharedLimit]) -> None:
+        for key, limit in self._of.pop(pool, {}).items():
+            if key not in keep:
                 limit.pools.discard(pool)
-                limit.claims.pop(pool, None)
-                self._settle(limit)
-            if not limit.pools:
-                del self._limits[key]
+                limit.active.discard(pool)
+                self._unclaim(limit, pool)
+                if not limit.pools:
+                    del self._limits[key]
 
-    def of(self, pool: Pool) -> list[SharedLimit]:
+    def of(self, pool: Pool) -> Collection[SharedLimit]:
         """The limits that the pool shares."""
-        return [limit for limit in self._limits.values() if pool in limit.pools]
+        return self._of.get(pool, {}).values()
 
     def target_of(self, pool: Pool) -> TargetLimit:
         """The limit of the pool's server; for a pool that has left while it was opening a connection, nobody's."""
@@ -162,24 +175,31 @@ class Sharing:
         """Whether a limit is reached that the pool shares."""
         return any(limit.full for limit in self.of(pool))
 
+    def opens(self, pool: Pool) -> None:
+        """The pool opens a server connection, or waits for one."""
+        for limit in self.of(pool):
+            limit.active.add(pool)
+
     def admit(self, pool: Pool) -> bool:
         """Whether the pool may open one more. If not, it is told by `open_more` when it may."""
         limits = self.of(pool)
+        self.opens(pool)
         for limit in limits:
             if limit.full and not self._evict(limit, pool):
                 limit.claims.setdefault(pool)
-                self._contend(limit)
+                # Of a claim that is not the first, all have been told.
+                if len(limit.claims) == 1:
+                    for other in limit.pools:
+                        other.contended = True
                 return False
         for limit in limits:
-            if limit.claims.pop(pool, 0) is None:
-                self._settle(limit)
+            self._unclaim(limit, pool)
         return True
 
     def withdraw(self, pool: Pool) -> None:
         """The pool needs no more than it has."""
-        for limit in self._limits.values():
-            if limit.claims.pop(pool, 0) is None:
-                self._settle(limit)
+        for limit in self.of(pool):
+            self._unclaim(limit, pool)
 
     def freed(self, pool: Pool) -> None:
         """A connection of the pool is gone, or a limit has been raised: whoever has waited longest for it comes
@@ -201,7 +221,7 @@ class Sharing:
             first = min(others, key=lambda other: other.waits_since or 0)
             if planner.must_yield(
                 limit=limit.most or 0,
-                pools=sum(1 for other in limit.pools if other.in_demand),
+                pools=sum(1 for other in limit.active if other.in_demand),
                 held=pool.held,
                 waits_since=pool.waits_since,
                 claimant_holds=first.held,
@@ -214,12 +234,13 @@ class Sharing:
     def close_idle(self, now: float, idle_after: float) -> None:
         """Close what has been idle for so many seconds and is beyond `max_idle_connections_percent`."""
         for limit in self._limits.values():
+            limit.active = {pool for pool in limit.active if pool.held or pool.waiters}
             if not isinstance(limit, TargetLimit) or not limit.max_connections:
                 continue
             idle = sorted(
                 (
                     (server.idle_since, pool)
-                    for pool in limit.pools
+                    for pool in limit.active
                     for server in pool.idle
                     if now - server.idle_since >= idle_after
                 ),
@@ -234,14 +255,14 @@ class Sharing:
     def close_excess(self, limit: SharedLimit) -> None:
         """Close what is more than the limit allows: idle connections now, the others when they are free."""
         while limit.excess:
-            holders = [pool for pool in limit.pools if pool.idle]
+            holders = [pool for pool in limit.active if pool.idle]
             if not holders:
                 break
             min(holders, key=lambda pool: pool.idle[0].idle_since).close_longest_idle()
         self._settle(limit)
 
     def _evict(self, limit: SharedLimit, pool: Pool) -> bool:
-        holders = [other for other in limit.pools if other is not pool and other.idle]
+        holders = [other for other in limit.active if other is not pool and other.idle]
         if not holders:
             return False
         longest = min(holders, key=lambda other: other.idle[0].idle_since)
@@ -249,10 +270,15 @@ class Sharing:
         longest.close_longest_idle()
         return True
 
-    def _contend(self, limit: SharedLimit) -> None:
-        for pool in limit.pools:
-            pool.contended = True
+    def _unclaim(self, limit: SharedLimit, pool: Pool) -> None:
+        if limit.claims.pop(pool, 0) is None and not limit.claims:
+            self._settle(limit)
 
     def _settle(self, limit: SharedLimit) -> None:
+        # To find out may mean to count all connections of a server: once for each limit, not for each of its pools.
+        known = {limit: limit.contended}
         for pool in limit.pools:
-            pool.contended = any(other.claims or other.excess for other in self.of(pool))
+            for other in self.of(pool):
+                if other not in known:
+                    known[other] = other.contended
+            pool.contended = any(known[other] for other in self.of(pool))
