@@ -32,6 +32,33 @@ class EndpointType(Enum):
     DNS = "dns"
 
 
+def check_name(
+    domain_name: str | None, *, endpoint_type: EndpointType, zone_name: str | None, with_zone: bool, setting: str
+) -> None:
+    """Refuse a name that cannot be made, or would hide others.
+
+    Parameters: `domain_name`, None for none; `zone_name`, of an existing zone, None where it is not known before the
+    deployment; `with_zone`, whether one is given; `setting`, what it is called where it is given.
+    Raises: DeploymentError.
+    """
+    if with_zone and endpoint_type is EndpointType.DNS:
+        raise DeploymentError(
+            f"{setting}: is for endpoint_type = nlb; with dns, Cloud Map makes a zone of its own: leave it out"
+        )
+    if domain_name is None:
+        if with_zone:
+            raise DeploymentError(f"{setting}: needs domain_name, the name that is put into it")
+        return
+    _, rest = split_name(domain_name)
+    if endpoint_type is EndpointType.DNS and "." not in rest:
+        raise DeploymentError(
+            f'domain_name: with endpoint_type = dns, Cloud Map makes a private zone for "{rest}", which would hide '
+            f'every other name that ends so in the VPC: use a longer name, for example "proxy.{domain_name}"'
+        )
+    if zone_name is not None and not f".{domain_name}".endswith(f".{zone_name.rstrip('.')}"):
+        raise DeploymentError(f"domain_name: {domain_name} is not in the hosted zone {zone_name}: correct one of them")
+
+
 def split_name(domain_name: str) -> tuple[str, str]:
     """A host name as its first label and the rest. Raises: DeploymentError."""
     label, _, rest = domain_name.partition(".")
@@ -43,7 +70,11 @@ def split_name(domain_name: str) -> tuple[str, str]:
 
 
 def cloud_map(scope: Construct, *, vpc: ec2.IVpc, domain_name: str) -> ecs.CloudMapOptions:
-    """A private namespace for `domain_name`, under which ECS registers every task."""
+    """A private namespace, under which ECS registers every task as `domain_name`.
+
+    A namespace is a private zone for all that follows the name's first label, and Cloud Map knows no smaller one: no
+    other name of that domain is found in the VPC.
+    """
     label, rest = split_name(domain_name)
     namespace = servicediscovery.PrivateDnsNamespace(scope, "Namespace", name=rest, vpc=vpc)
     return ecs.CloudMapOptions(
@@ -64,17 +95,13 @@ def alias(
 ) -> None:
     """A name of one's own for the load balancer: a certificate can be made for it beforehand.
 
-    Parameters: `zone`, which `domain_name` is in; by default a private one is made for the VPC.
+    Parameters: `zone`, which `domain_name` is in; by default a private one is made for the VPC, for this name alone: in
+    the VPC a private zone answers for all of its domain, and what it does not have is not found.
     """
-    label, rest = split_name(domain_name)
-    if zone is not None and not domain_name.endswith("." + zone.zone_name):
-        raise DeploymentError(
-            f"domain_name: {domain_name} is not in the hosted zone {zone.zone_name}: correct one of them"
-        )
     route53.ARecord(
         scope,
         "Name",
-        zone=zone or route53.PrivateHostedZone(scope, "Zone", zone_name=rest, vpc=vpc),
-        record_name=label if zone is None else domain_name + ".",
+        zone=zone or route53.PrivateHostedZone(scope, "Zone", zone_name=domain_name, vpc=vpc),
+        record_name=domain_name + ".",
         target=route53.RecordTarget.from_alias(targets.LoadBalancerTarget(load_balancer)),
     )

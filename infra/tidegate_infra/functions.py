@@ -14,6 +14,7 @@ from tidegate_infra.acknowledge import acknowledge
 from tidegate_infra.errors import DeploymentError
 from tidegate_infra.layer import TidegateLayer
 from tidegate_infra.proxy import TidegateProxy
+from tidegate_infra.roles import allow_secret
 from tidegate_infra.security_groups import LISTEN_PORT
 
 VPC_ACCESS = "service-role/AWSLambdaVPCAccessExecutionRole"
@@ -114,7 +115,7 @@ def _login(function: lambda_.Function, connection: Connection) -> dict[str, str]
             f"db_user: the proxy has no secret for {user!r} and no iam_auth: give it secrets={{{user!r}: secret}}, or "
             "iam_auth=True"
         )
-    secret.grant_read(function)
+    allow_secret(function, secret)
     return {"TIDEGATE_AUTH": "secret", "TIDEGATE_SECRET_ARN": secret.secret_arn}
 
 

@@ -16,6 +16,7 @@ from tidegate_infra.acknowledge import acknowledge
 from tidegate_infra.image import image_asset
 from tidegate_infra.proxy import TidegateProxy
 from tidegate_infra.security_groups import HTTPS
+from tidegate_infra.task import ARCHITECTURES
 
 DOCKERFILE = "loadtests/Dockerfile"
 
@@ -49,7 +50,7 @@ class LoadTestRunner(Construct):
             memory_limit_mib=4096,
             task_role=role,
             runtime_platform=ecs.RuntimePlatform(
-                cpu_architecture=ecs.CpuArchitecture.ARM64,
+                cpu_architecture=ARCHITECTURES[proxy.architecture],
                 operating_system_family=ecs.OperatingSystemFamily.LINUX,
             ),
         )
@@ -63,7 +64,7 @@ class LoadTestRunner(Construct):
         }
         self.task.add_container(
             "spike",
-            image=image or image_asset(self, "Image", DOCKERFILE, architecture="arm64"),
+            image=image or image_asset(self, "Image", DOCKERFILE, architecture=proxy.architecture),
             command=[part for option in options.items() for part in option],
             # Locust writes its results to a file.
             readonly_root_filesystem=False,

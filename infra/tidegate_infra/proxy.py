@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jsii
-from aws_cdk import Duration, Names
+from aws_cdk import Duration, Names, Token
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
@@ -42,8 +42,8 @@ class TidegateProxy(Construct):
 
     Attributes: `endpoint`, the host name that clients connect to, on port 5432; `connections`, for security groups;
     `clients`, a security group for those that have none of their own; `db_proxy_name`; `metrics`; `service`, `cluster`,
-    `task`, `log_group`, `balancer` (None without a load balancer), `subnets`, `vpc` and `role`, for whoever wants to go
-    further.
+    `task`, `architecture`, `log_group`, `balancer` (None without a load balancer), `subnets`, `vpc` and `role`, for
+    whoever wants to go further.
     """
 
     def __init__(
@@ -100,19 +100,19 @@ class TidegateProxy(Construct):
 
         `certificate`, the secret with certificate and key (needed with `require_tls`: `python -m
         tidegate_infra.certificate` makes one); `endpoint_type`; `domain_name`, such as `shop.tidegate.internal`, and
-        `hosted_zone`, the zone that it is in, by default a private one made for it; `databases`, by name, each with a
-        second name NAME_ro for the readers of a cluster, by default whatever name clients ask for; `pool_size`,
-        connections per database and user in each task, by default 20; `settings`, any other of the proxy's settings by
-        name, dotted within tables; `min_tasks`, `max_tasks`, `scaling` and `spot`; `architecture`, arm64 or x86_64;
-        `cpu`, in 1/1024 vCPU, and `memory_limit_mib` of a task; `image`, by default built from `proxy/Dockerfile`;
-        `cluster`, by default one of its own: yours needs Container Insights, which the alarm on missing tasks reads,
-        and for `spot` Fargate's capacity providers; `log_retention`.
+        `hosted_zone`, an existing zone that it is in, by default a private one for this name alone; `databases`, by
+        name, each with a second name NAME_ro for the readers of a cluster, by default whatever name clients ask for;
+        `pool_size`, connections per database and user in each task, by default 20; `settings`, any other of the proxy's
+        settings by name, dotted within tables; `min_tasks`, `max_tasks`, `scaling` and `spot`; `architecture`, arm64 or
+        x86_64; `cpu`, in 1/1024 vCPU, and `memory_limit_mib` of a task; `image`, by default built from
+        `proxy/Dockerfile`; `cluster`, by default one of its own: yours needs Container Insights, which the alarm on
+        missing tasks reads, and for `spot` Fargate's capacity providers; `log_retention`.
 
         Raises: DeploymentError for what cannot work; its text says what to change.
         """
         super().__init__(scope, construct_id)
         check_tasks(min_tasks, max_tasks)
-        need_architecture(architecture)
+        self.architecture = need_architecture(architecture)
         self._by_iam = default_auth_scheme is rds.DefaultAuthScheme.IAM_AUTH
         self._iam_auth = iam_auth
         self._rules = ConnectRules()
@@ -127,6 +127,14 @@ class TidegateProxy(Construct):
         check_limits(limits, proxy_target)
         selected = private_subnets(vpc, vpc_subnets)
         self.subnets = selected.subnets
+        zone_name = None if hosted_zone is None or Token.is_unresolved(hosted_zone.zone_name) else hosted_zone.zone_name
+        endpoint.check_name(
+            domain_name,
+            endpoint_type=endpoint_type,
+            zone_name=zone_name,
+            with_zone=hosted_zone is not None,
+            setting="hosted_zone",
+        )
         with_balancer = endpoint_type is EndpointType.NLB
         groups = make_security_groups(
             self, vpc=vpc, target=proxy_target, given=security_groups, load_balancer=with_balancer
@@ -136,7 +144,8 @@ class TidegateProxy(Construct):
         self.log_group = encrypted_log_group(self, f"/tidegate/{self.db_proxy_name}", retention=log_retention)
         self.role = roles.task_role(self, role)
         read = [*self.secrets.values(), *([certificate] if certificate else [])]
-        roles.allow_secrets(self.role, read)
+        for secret in read:
+            roles.allow_secret(self.role, secret)
         if self._by_iam:
             assert proxy_target.resource_id is not None
             roles.allow_database_users(
@@ -151,6 +160,7 @@ class TidegateProxy(Construct):
             limits=limits,
             identity=Identity(self.secrets, self._by_iam, self._rules if iam_auth else None, certificate, require_tls),
             behaviour=Behaviour(borrow_timeout or Duration.seconds(120), idle, init_query, debug_logging),
+            endpoint_type=endpoint_type,
         )
         self.task = make_task(
             self,

@@ -11,15 +11,21 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from tidegate_infra.checks import Limits
+from tidegate_infra.endpoint import DNS_TTL, EndpointType
 from tidegate_infra.grants import ConnectRules
 from tidegate_infra.metrics import NAMESPACE
 from tidegate_infra.proxy_target import ProxyTarget
 from tidegate_infra.security_groups import FLEET_PORT, HEALTH_PORT, LISTEN_PORT
 from tidegate_infra.settings_environment import as_json, late_json
 
-DRAIN_DELAY, DRAIN_TIMEOUT = 10, 105
-"""Seconds, of the 120 between SIGTERM and SIGKILL: until clients no longer find the task, by DNS or because its load
-balancer has noticed, and until transactions have finished."""
+DRAIN = 115
+"""Seconds, of the 120 between SIGTERM and SIGKILL: for clients to find the task no longer, and then for transactions to
+finish."""
+
+DRAIN_DELAY = {EndpointType.NLB: 10, EndpointType.DNS: 3 * DNS_TTL}
+"""Seconds of them in which new clients are still taken: until the load balancer has noticed; or until nobody has the
+task's address any more, which Cloud Map may hand out for some seconds after ECS has taken it back, and which clients
+may then keep for its TTL."""
 
 EVERY_DATABASE = "*"
 READERS = "_ro"
@@ -56,6 +62,7 @@ def proxy_settings(
     limits: Limits,
     identity: Identity,
     behaviour: Behaviour,
+    endpoint_type: EndpointType,
 ) -> dict[str, Any]:
     """The settings by name, dotted; None for those that keep their default.
 
@@ -74,8 +81,8 @@ def proxy_settings(
         "log_level": "debug" if behaviour.debug_logging else "info",
         # A database that is away is for /readyz to say; a task that does not start at all would say less.
         "check_targets": False,
-        "drain_delay": DRAIN_DELAY,
-        "drain_timeout": DRAIN_TIMEOUT,
+        "drain_delay": DRAIN_DELAY[endpoint_type],
+        "drain_timeout": DRAIN - DRAIN_DELAY[endpoint_type],
         "connection_borrow_timeout": behaviour.borrow_timeout.to_seconds(),
         "idle_client_timeout": behaviour.idle_client_timeout.to_seconds(),
         "init_query": behaviour.init_query,

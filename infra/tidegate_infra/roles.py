@@ -47,10 +47,20 @@ def execution_role(scope: Construct, log_group: logs.ILogGroup) -> iam.Role:
     return role
 
 
-def allow_secrets(role: iam.IRole, secrets: Sequence[secretsmanager.ISecret]) -> None:
-    """Let the role read these secrets, and decrypt them where they have a key of their own."""
-    for secret in secrets:
-        secret.grant_read(role)
+def allow_secret(grantee: iam.IGrantable, secret: secretsmanager.ISecret) -> None:
+    """Let a principal read the secret, and decrypt it where it has a key of its own."""
+    secret.grant_read(grantee)
+    if secret.encryption_key is None:
+        return
+    # CDK would allow it in the key's own policy, which it cannot change for a key that exists already.
+    via = f"secretsmanager.{Stack.of(secret).region}.amazonaws.com"
+    grantee.grant_principal.add_to_principal_policy(
+        iam.PolicyStatement(
+            actions=["kms:Decrypt"],
+            resources=[secret.encryption_key.key_arn],
+            conditions={"StringEquals": {"kms:ViaService": via}},
+        )
+    )
 
 
 def allow_database_users(

@@ -21,7 +21,10 @@ EXISTING: dict[str, Any] = {
     "database_security_group": "sg-0123456789abcdef0",
     "database_max_connections": 800,
     "certificate_secret": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:shop/certificate-AbCdEf",
+    "certificate_secret_key": "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555",
+    "load_test": "true",
     "domain_name": "db.shop.internal",
+    "hosted_zone_id": "Z0123456789ABCDEFGHIJ",
     "architecture": "x86_64",
     "spot": "true",
     "client_roles": "arn:aws:iam::123456789012:role/orders,arn:aws:iam::123456789012:role/carts",
@@ -33,6 +36,7 @@ EXISTING: dict[str, Any] = {
 }
 
 ISOLATED: dict[str, Any] = {
+    "database_name": "shop",
     "nat_gateways": "0",
     "load_test": "true",
     "require_tls": "false",

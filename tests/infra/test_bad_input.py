@@ -20,9 +20,11 @@ from aws_cdk import aws_ec2 as ec2  # isort: skip
 from aws_cdk import aws_ecs as ecs  # isort: skip
 from aws_cdk import aws_iam as iam  # isort: skip
 from aws_cdk import aws_rds as rds  # isort: skip
+from aws_cdk import aws_route53 as route53  # isort: skip
 from aws_cdk import aws_secretsmanager as secretsmanager  # isort: skip
 from tidegate_infra.app.parameters import read_parameters  # isort: skip
 from tidegate_infra.capacity import connections_of_serverless  # isort: skip
+from tidegate_infra.endpoint import EndpointType  # isort: skip
 from tidegate_infra.errors import DeploymentError  # isort: skip
 from tidegate_infra.layer import TidegateLayer  # isort: skip
 from tidegate_infra.proxy import TidegateProxy  # isort: skip
@@ -105,6 +107,29 @@ def test_iam_to_a_database_needs_clients_with_iam(make: Make) -> None:
     target = ProxyTarget.from_endpoints("db.example.com", resource_id="db-A")
     with pytest.raises(DeploymentError, match=r"IAM_AUTH needs iam_auth=True"):
         make(proxy_target=target, default_auth_scheme=rds.DefaultAuthScheme.IAM_AUTH)
+
+
+def test_a_name_must_be_in_the_zone_that_is_given(make: Make, stack: cdk.Stack) -> None:
+    zone = route53.HostedZone.from_hosted_zone_attributes(stack, "Zone", hosted_zone_id="Z1", zone_name="shop.internal")
+    with pytest.raises(DeploymentError, match=r"db.store.internal is not in the hosted zone shop.internal: correct"):
+        make(domain_name="db.store.internal", hosted_zone=zone)
+
+
+def test_cloud_map_takes_no_zone_and_no_name_of_two_parts(make: Make, stack: cdk.Stack) -> None:
+    zone = route53.HostedZone.from_hosted_zone_attributes(stack, "Zone", hosted_zone_id="Z1", zone_name="shop.internal")
+    with pytest.raises(DeploymentError, match=r"hosted_zone: .* Cloud Map makes a zone of its own: leave it out"):
+        make(endpoint_type=EndpointType.DNS, domain_name="db.shop.internal", hosted_zone=zone)
+
+
+def test_cloud_map_hides_no_whole_domain(make: Make) -> None:
+    with pytest.raises(DeploymentError, match=r'private zone for "internal", .* for example "proxy.db.internal"'):
+        make(endpoint_type=EndpointType.DNS, domain_name="db.internal")
+
+
+def test_a_zone_without_a_name_for_it_is_a_mistake(make: Make, stack: cdk.Stack) -> None:
+    zone = route53.HostedZone.from_hosted_zone_attributes(stack, "Zone", hosted_zone_id="Z1", zone_name="shop.internal")
+    with pytest.raises(DeploymentError, match=r"hosted_zone: needs domain_name"):
+        make(hosted_zone=zone)
 
 
 def test_tls_needs_a_certificate(make: Make) -> None:
@@ -201,6 +226,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no host": ({"database_host": None}, "database_host: is missing"),
     "no login": ({"database_resource_id": None}, "database_secret: the database has neither a secret nor IAM"),
     "nobody": ({"client_roles": "", "functions": "false"}, "client_roles: nobody may log in: name the roles"),
+    "no key": ({"certificate_secret_key": "alias/shop"}, "certificate_secret_key: string should match pattern"),
+    "key without a secret": (
+        {"database_secret_key": EXISTING["certificate_secret_key"]},
+        "database_secret_key: needs database_secret, which is encrypted with it",
+    ),
     "no role": ({"client_roles": "orders"}, "client_roles: 'orders' is no ARN of a role, such as arn:aws:iam"),
     "no certificate": ({"certificate_secret": None}, "certificate_secret: is missing"),
     "one subnet": (
@@ -211,6 +241,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "Python": ({"python": "3.9"}, "python: input should be '3.12', '3.13' or '3.14'"),
     "fewer at most than at least": ({"max_tasks": "1"}, "max_tasks: 1 must not be below min_tasks"),
     "no such admin": ({"admin_users": "app,postgres"}, "admin_users: the proxy does not know 'postgres'; it knows app"),
+    "zone without a name": ({"domain_name": None}, "hosted_zone_id: needs domain_name, the name that is put into it"),
+    "zone and Cloud Map": (
+        {"endpoint_type": "dns"},
+        "hosted_zone_id: is for endpoint_type = nlb; with dns, Cloud Map makes a zone of its own",
+    ),
+    "name in another zone": (
+        {"hosted_zone_name": "store.internal"},
+        "domain_name: db.shop.internal is not in the hosted zone store.internal",
+    ),
+    "zone of all that is internal": (
+        {"endpoint_type": "dns", "hosted_zone_id": None, "domain_name": "db.internal"},
+        'domain_name: with endpoint_type = dns, Cloud Map makes a private zone for "internal"',
+    ),
     "environment": ({"environment": "prod"}, "environment: there is no 'prod' in cdk.json: known are bare"),
 }
 

@@ -49,10 +49,18 @@ def test_a_sick_task_gets_no_clients_within_twenty_seconds(default: Assembly) ->
 
 def test_a_name_known_beforehand_stands_for_the_load_balancer(default: Assembly) -> None:
     proxy = default["proxy"]
+    # A private zone answers for all of its domain: one for the parent would hide every other name of that domain.
     (zone,) = proxy.of_type("AWS::Route53::HostedZone").values()
-    assert zone["Name"] == "tidegate.internal."
+    assert zone["Name"] == "proxy.tidegate.internal."
     assert proxy.one("AWS::Route53::RecordSet")["Name"] == "proxy.tidegate.internal."
     assert proxy.text(proxy.body["Outputs"][next(iter(endpoints(proxy)))]["Value"]) == "proxy.tidegate.internal:5432"
+
+
+def test_the_name_can_be_put_into_a_zone_that_there_is(existing: Assembly) -> None:
+    proxy = existing["proxy"]
+    assert not proxy.of_type("AWS::Route53::HostedZone")
+    record = proxy.one("AWS::Route53::RecordSet")
+    assert (record["Name"], record["HostedZoneId"]) == ("db.shop.internal.", "Z0123456789ABCDEFGHIJ")
 
 
 def endpoints(template: Any) -> list[str]:
@@ -70,3 +78,13 @@ def test_dns_has_no_load_balancer_and_registers_every_task(small: Assembly) -> N
     (record,) = service["DnsConfig"]["DnsRecords"]
     assert (record["Type"], record["TTL"]) == ("A", 10)
     assert len(proxy.one("AWS::ECS::Service")["ServiceRegistries"]) == 1
+
+
+def test_a_leaving_task_takes_clients_for_as_long_as_they_may_keep_its_address(small: Assembly) -> None:
+    """ECS deregisters a task when it stops it; until Cloud Map has followed, its address is still handed out."""
+    proxy = small["proxy"]
+    (record,) = proxy.one("AWS::ServiceDiscovery::Service")["DnsConfig"]["DnsRecords"]
+    variables = proxy.environment()
+    delay, timeout = int(variables["TIDEGATE_DRAIN_DELAY"]), int(variables["TIDEGATE_DRAIN_TIMEOUT"])
+    assert delay >= 2 * int(record["TTL"])
+    assert delay + timeout < 120

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.infra.template import Assembly, Template
@@ -65,6 +66,20 @@ def test_the_default_security_group_is_nobodys(default: Assembly) -> None:
     }
     assert len(used) == 1
     assert "Tasks" in used.pop()
+
+
+def test_a_database_and_the_secret_of_its_user_have_the_name_that_was_chosen(
+    default: Assembly, isolated: Assembly
+) -> None:
+    for assembly, name in ((default, "app"), (isolated, "shop")):
+        database = assembly["database"]
+        assert database.one("AWS::RDS::DBCluster")["DatabaseName"] == name
+        templates = [
+            json.loads(database.text(secret["GenerateSecretString"]["SecretStringTemplate"]))
+            for secret in database.of_type("AWS::SecretsManager::Secret").values()
+        ]
+        assert [one["dbname"] for one in templates if one["username"] == "app"] == [name]
+        assert assembly["proxy"].environment()["TIDEGATE_DATABASES"].startswith(f'{{"{name}":')
 
 
 def test_a_vpc_without_a_way_out_has_the_services_that_the_proxy_calls(isolated: Assembly) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.infra.configurations import EXISTING
 from tests.infra.template import Assembly, Template, listed, statements
 
 SOURCES = Path(__file__).parents[2] / "infra" / "tidegate_infra"
@@ -39,6 +40,23 @@ def test_by_iam_the_proxy_may_log_in_as_the_granted_users_only(existing: Assembl
     assert actions["secretsmanager:GetSecretValue"] == {
         "arn:aws:secretsmanager:eu-west-1:123456789012:secret:shop/certificate-AbCdEf"
     }
+
+
+def test_a_secret_with_a_key_of_ones_own_can_be_decrypted_and_nothing_else_can(existing: Assembly) -> None:
+    proxy = existing["proxy"]
+    (decrypt,) = [
+        statement
+        for _, statement in statements(proxy)
+        if any("kms" in action for action in listed(statement["Action"]))
+    ]
+    assert (decrypt["Action"], decrypt["Effect"]) == ("kms:Decrypt", "Allow")
+    assert proxy.text(decrypt["Resource"]) == existing_key()
+    # For Secrets Manager's sake only.
+    assert decrypt["Condition"] == {"StringEquals": {"kms:ViaService": "secretsmanager.eu-west-1.amazonaws.com"}}
+
+
+def existing_key() -> str:
+    return str(EXISTING["certificate_secret_key"])
 
 
 def test_ecs_fetches_the_image_and_writes_the_one_log_group(default: Assembly) -> None:

@@ -21,6 +21,16 @@ def test_tasks_run_on_arm_unless_x86_is_chosen(default: Assembly, existing: Asse
     assert platforms == ["ARM64", "X86_64"]
 
 
+def test_the_spikes_image_is_built_for_the_architecture_that_was_chosen(existing: Assembly, isolated: Assembly) -> None:
+    found = []
+    for assembly in (existing, isolated):
+        task = assembly["load"].one("AWS::ECS::TaskDefinition")
+        assets = json.loads((assembly.folder / f"{assembly.prefix}-load.assets.json").read_text())
+        (image,) = assets["dockerImages"].values()
+        found.append((task["RuntimePlatform"]["CpuArchitecture"], image["source"]["platform"]))
+    assert found == [("X86_64", "linux/amd64"), ("ARM64", "linux/arm64")]
+
+
 def test_two_tasks_always_run_in_two_zones(default: Assembly) -> None:
     proxy = default["proxy"]
     assert proxy.one("AWS::ApplicationAutoScaling::ScalableTarget")["MinCapacity"] == 2

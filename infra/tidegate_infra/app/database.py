@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import ArnFormat, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
@@ -18,8 +19,28 @@ LEAST_ACU, MOST_ACU = 0.5, 4
 LOGGED = ["postgresql"]
 
 
-def secret_by(scope: Construct, name: str, name_or_arn: str) -> secretsmanager.ISecret:
-    """A secret that exists."""
+def secret_by(scope: Construct, name: str, name_or_arn: str, key: str | None = None) -> secretsmanager.ISecret:
+    """A secret that exists.
+
+    Parameters: `key`, ARN of the KMS key that it is encrypted with, None for Secrets Manager's own: whoever may read
+    the secret may then use the key for that.
+    """
+    if key is not None:
+        encryption = kms.Key.from_key_arn(scope, f"{name}Key", key)
+        if name_or_arn.startswith("arn:"):
+            return secretsmanager.Secret.from_secret_attributes(
+                scope, name, secret_complete_arn=name_or_arn, encryption_key=encryption
+            )
+        # Without the six characters that Secrets Manager has put behind the name.
+        partial = Stack.of(scope).format_arn(
+            service="secretsmanager",
+            resource="secret",
+            resource_name=name_or_arn,
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
+        return secretsmanager.Secret.from_secret_attributes(
+            scope, name, secret_partial_arn=partial, encryption_key=encryption
+        )
     if name_or_arn.startswith("arn:"):
         return secretsmanager.Secret.from_secret_complete_arn(scope, name, name_or_arn)
     return secretsmanager.Secret.from_secret_name_v2(scope, name, name_or_arn)
@@ -50,7 +71,10 @@ class Database(Construct):
         self.target = make(parameters, network, rds.Credentials.from_secret(owner))
         self.owner = self.target.secret
         assert self.owner is not None
-        self.secrets = {OWNER: self.owner, user: rds.DatabaseSecret(self, "User", username=user, dbname="app")}
+        self.secrets = {
+            OWNER: self.owner,
+            user: rds.DatabaseSecret(self, "User", username=user, dbname=parameters.database_name),
+        }
 
     def _existing(self, parameters: Parameters) -> ProxyTarget:
         assert parameters.database_host is not None
@@ -58,7 +82,11 @@ class Database(Construct):
         return ProxyTarget.from_endpoints(
             parameters.database_host,
             port=parameters.database_port,
-            secret=secret_by(self, "Secret", parameters.database_secret) if parameters.database_secret else None,
+            secret=(
+                secret_by(self, "Secret", parameters.database_secret, parameters.database_secret_key)
+                if parameters.database_secret
+                else None
+            ),
             security_group=ec2.SecurityGroup.from_security_group_id(self, "Group", group) if group else None,
             resource_id=parameters.database_resource_id,
             max_connections=parameters.database_max_connections,

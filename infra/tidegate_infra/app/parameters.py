@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tidegate_infra.endpoint import EndpointType, check_name
 from tidegate_infra.errors import DeploymentError
 
 ROLE = r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+"
+KEY = r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+$"
 DEFAULT_ENVIRONMENT = "try"
 
 OWNER = "postgres"
@@ -78,6 +80,10 @@ class Parameters(BaseModel):
     """Name or ARN of the secret with the password of `database_user`, in the shape that RDS gives it. Default for an
     existing database: none, the proxy logs in by IAM."""
 
+    database_secret_key: Annotated[str, Field(pattern=KEY)] | None = None
+    """ARN of the KMS key of your own that `database_secret` is encrypted with: the proxy may then decrypt with it, if
+    the key's policy leaves that to IAM. Default: Secrets Manager's own key, which needs no permission."""
+
     database_resource_id: Annotated[str, Field(pattern=r"^(db|cluster)-[A-Z0-9]+$")] | None = None
     """RDS's name for the existing database, which permission to log in by IAM is given for."""
 
@@ -99,12 +105,23 @@ class Parameters(BaseModel):
     certificate_secret: str | None = None
     """Name or ARN of the secret with the proxy's certificate and key. Needed unless `require_tls` is false."""
 
+    certificate_secret_key: Annotated[str, Field(pattern=KEY)] | None = None
+    """ARN of the KMS key of your own that `certificate_secret` is encrypted with, as `database_secret_key`."""
+
     ca_certificate: Path | None = None
     """PEM file with the authority of that certificate, which is given to the functions. Default: it is a public one."""
 
     domain_name: str | None = None
-    """Host name of the proxy, such as `proxy.tidegate.internal`, in a private zone that is made for it. The certificate
-    must be for it. Default: the load balancer's own name, which no certificate can be made for beforehand."""
+    """Host name of the proxy, such as `proxy.tidegate.internal`. The certificate must be for it. It gets a private zone
+    for this name alone, unless there is a `hosted_zone_id`; with `endpoint_type = dns` the zone is for all that follows
+    the first label, and hides every other name of that domain in the VPC. Default: the load balancer's own name, which
+    no certificate can be made for beforehand."""
+
+    hosted_zone_id: Annotated[str, Field(pattern=r"^Z[A-Z0-9]+$")] | None = None
+    """Id of an existing Route 53 zone that `domain_name` is put into. Only with `endpoint_type = nlb`."""
+
+    hosted_zone_name: str | None = None
+    """Name of that zone. Default: `domain_name` without its first label."""
 
     endpoint_type: Literal["nlb", "dns"] = "nlb"
     """`nlb`, a load balancer; `dns`, the tasks' addresses by Cloud Map, for small budgets."""
@@ -168,7 +185,7 @@ class Parameters(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for problem in (self._network(), self._database(), self._clients(), self._console()):
+        for problem in (self._network(), self._database(), self._name(), self._clients(), self._console()):
             if problem:
                 raise ValueError(problem)
         return self
@@ -196,8 +213,25 @@ class Parameters(BaseModel):
                 "database_secret: the database has neither a secret nor IAM: give database_secret, or "
                 'database_resource_id (such as "cluster-ABCDEFGHIJKL") to log in by IAM'
             )
+        if self.database_secret_key and self.database_secret is None:
+            return "database_secret_key: needs database_secret, which is encrypted with it"
         if self.vpc_id is None:
             return "vpc_id: is missing; the proxy must be in a VPC that reaches your database"
+        return None
+
+    def _name(self) -> str | None:
+        try:
+            check_name(
+                self.domain_name,
+                endpoint_type=EndpointType(self.endpoint_type),
+                zone_name=self.hosted_zone_name,
+                with_zone=self.hosted_zone_id is not None,
+                setting="hosted_zone_id",
+            )
+        except DeploymentError as error:
+            return str(error)
+        if self.hosted_zone_name is not None and self.hosted_zone_id is None:
+            return "hosted_zone_name: needs hosted_zone_id, the zone's id"
         return None
 
     def _clients(self) -> str | None:
@@ -206,6 +240,8 @@ class Parameters(BaseModel):
                 "certificate_secret: is missing; `python -m tidegate_infra.certificate` makes one; or set "
                 "require_tls to false"
             )
+        if self.certificate_secret_key and self.certificate_secret is None:
+            return "certificate_secret_key: needs certificate_secret, which is encrypted with it"
         if self.ca_certificate is not None and not self.ca_certificate.is_file():
             return f"ca_certificate: there is no file {self.ca_certificate}"
         if not self.require_tls and self.database_secret is None and self.database == "existing":

@@ -6,6 +6,7 @@ from aws_cdk import CfnOutput
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
+from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
 from tidegate_infra.alarms import TidegateAlarms
@@ -13,7 +14,7 @@ from tidegate_infra.app.database import Database, secret_by
 from tidegate_infra.app.network import Network
 from tidegate_infra.app.parameters import Parameters
 from tidegate_infra.dashboard import TidegateDashboard
-from tidegate_infra.endpoint import EndpointType
+from tidegate_infra.endpoint import EndpointType, split_name
 from tidegate_infra.proxy import TidegateProxy
 from tidegate_infra.security_groups import LISTEN_PORT
 from tidegate_infra.service import SpotMix
@@ -59,9 +60,12 @@ class Serving(Construct):
             # A token is a password, so without TLS there are only passwords.
             iam_auth=parameters.require_tls,
             require_tls=parameters.require_tls,
-            certificate=secret_by(self, "Certificate", certificate) if certificate else None,
+            certificate=(
+                secret_by(self, "Certificate", certificate, parameters.certificate_secret_key) if certificate else None
+            ),
             endpoint_type=EndpointType(parameters.endpoint_type),
             domain_name=parameters.domain_name,
+            hosted_zone=self._zone(parameters),
             architecture=parameters.architecture,
             cpu=parameters.cpu,
             memory_limit_mib=parameters.memory,
@@ -87,3 +91,13 @@ class Serving(Construct):
         TidegateDashboard(self, "Life", proxy=self.proxy, alarms=list(self.alarms.alarms.values()))
         CfnOutput(self, "Endpoint", value=f"{self.proxy.endpoint}:{LISTEN_PORT}", description="Where clients connect")
         CfnOutput(self, "LogGroup", value=self.proxy.log_group.log_group_name)
+
+    def _zone(self, parameters: Parameters) -> route53.IHostedZone | None:
+        if parameters.hosted_zone_id is None or parameters.domain_name is None:
+            return None
+        return route53.HostedZone.from_hosted_zone_attributes(
+            self,
+            "Zone",
+            hosted_zone_id=parameters.hosted_zone_id,
+            zone_name=parameters.hosted_zone_name or split_name(parameters.domain_name)[1],
+        )
