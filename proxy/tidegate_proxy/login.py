@@ -137,8 +137,10 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
             proxy.iam.authenticate,
             stream,
             packet.user,
+            packet.database,
+            settings.database(packet.database),
+            partial(proxy.pool, packet.database, packet.user),
             deadline.when() or 0.0,
-            partial(proxy.find, packet.database, packet.user),
         )
         await proxy.logins.counted(stream, packet.user, by_token)
     else:
@@ -147,8 +149,8 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
         _start_console(proxy, stream, packet)
         return
     proxy.control.admit(packet.database)
-    pool = proxy.pool(packet.database, packet.user)
     proxy.refuse_if_full(packet.database, packet.user)
+    pool = proxy.pool(packet.database, packet.user)
     if shown is not None:
         proxy.credentials.learn(packet.database, packet.user, shown)
     # From here on the client waits for us: `connection_borrow_timeout` ends that, with an error that says why.

@@ -528,13 +528,6 @@ class Proxy:
         """What tells the PostgreSQL server of a database from others, for limits."""
         return ("target", database.host, database.port, database.role)
 
-    def find(self, database: str, user: str) -> tuple[Pool, DatabaseSettings]:
-        """The pool, and the settings of the database. Raises: as `pool`."""
-        pool = self.pool(database, user)
-        target = self.settings.database(database)
-        assert target is not None
-        return pool, target
-
     def new_pool(
         self,
         database: str,

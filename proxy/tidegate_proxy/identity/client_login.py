@@ -67,12 +67,19 @@ class ClientLogins:
     async def counted(self, stream: Stream, user: str, log_in: Callable[..., Coroutine[Any, Any, None]]) -> None:
         """Log in another way, and count how it ends.
 
-        Parameters: `log_in`, called with `limited`, whether it must fail.
+        Parameters: `log_in`, called with the client's `source`, and with `limited`, which says whether it must fail by
+        now.
         Raises: what `log_in` raises.
         """
-        limited = self.limited(stream, user)
+        limited = False
+
+        def is_limited() -> bool:
+            nonlocal limited
+            limited = self.limited(stream, user)
+            return limited
+
         try:
-            await log_in(limited=limited)
+            await log_in(source=_source(stream), limited=is_limited)
         except AuthenticationError:
             self.failed(stream, user, "limit" if limited else "token")
             raise

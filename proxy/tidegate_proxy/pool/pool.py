@@ -256,7 +256,7 @@ class Pool(SharingPool):
     async def _open(self) -> None:
         generation = self.generation
         try:
-            server = await self._connect(self._route.attempt(self, self._connector))
+            server, _ = await self._connect(self._route.attempt(self, self._connector))
         except ProxyError as error:
             self._opening -= 1
             self._open_failed(error)
@@ -269,17 +269,18 @@ class Pool(SharingPool):
         self._opening -= 1
         self._opened(server, generation)
 
-    async def open_as(self, credentials: CredentialProvider, *, keep: bool) -> None:
+    async def open_as(self, credentials: CredentialProvider, *, keep: bool) -> bool:
         """Open a server connection with other credentials than usual, to see whether they are good.
 
         Parameters: `keep`, use it like any other if there is room for it; else it is closed.
+        Returns: whether the server has asked for them; if not, it is closed in any case.
         Raises: ProxyError, as `Connector.connect`.
         """
         generation = self.generation
         self._opening += 1
         self._sharing.opens(self)
         try:
-            server = await self._connect(self._route.connect(self, self._connector.using(credentials)))
+            server, welcome = await self._connect(self._route.connect(self, self._connector.using(credentials)))
         except BaseException:
             self._opening -= 1
             # It was counted on by those who wait.
@@ -287,13 +288,14 @@ class Pool(SharingPool):
             raise
         self._opening -= 1
         room = self.held < self.limits.pool_size and not self._sharing.is_full(self)
-        if keep and room and not (server.closing or self._closed):
+        if welcome.asked and keep and room and not (server.closing or self._closed):
             self._opened(server, generation)
         else:
             server.close()
             self.open_more()
+        return welcome.asked
 
-    async def _connect(self, opening: Awaitable[tuple[ServerConnection, Welcome]]) -> ServerConnection:
+    async def _connect(self, opening: Awaitable[tuple[ServerConnection, Welcome]]) -> tuple[ServerConnection, Welcome]:
         self.counts.servers_requested += 1
         if self._connector.uses_tls:
             self.counts.servers_requested_tls += 1
@@ -304,7 +306,7 @@ class Pool(SharingPool):
         except BaseException:
             self.counts.servers_failed += 1
             raise
-        return server
+        return server, welcome
 
     def _opened(self, server: ServerConnection, generation: int) -> None:
         if self._last_error is not None:

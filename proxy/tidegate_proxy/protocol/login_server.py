@@ -20,11 +20,13 @@ class Welcome:
     """What a server tells about a session when it begins.
 
     `pid` and `key` are what a CancelRequest needs; both are empty for a server that sends no BackendKeyData.
+    `asked`, whether it let the proxy in for the password, and not without asking for one.
     """
 
     parameters: dict[bytes, bytes] = field(default_factory=dict)
     pid: int = 0
     key: bytes = field(default=b"", repr=False)
+    asked: bool = False
 
 
 async def login_server(
@@ -65,6 +67,7 @@ async def login_server(
         elif kind == wire.READY_FOR_QUERY and login.done:
             if body != bytes((wire.IDLE,)):
                 raise ServerProtocolError("malformed ReadyForQuery message from the target server")
+            welcome.asked = login.asked
             return welcome
         else:
             raise ServerProtocolError(f"unexpected message of type {kind} from the target server during login")
@@ -84,7 +87,7 @@ class _Login:
         self._user = user
         self._password = password
         self._allow_cleartext = allow_cleartext
-        self._asked = False
+        self.asked = False
         self._scram: ScramClientExchange | ScramKeysExchange | None = None
         self._expected = 0  # the next code of the SCRAM exchange
 
@@ -98,11 +101,11 @@ class _Login:
         elif code == wire.AUTH_OK:
             self._expect(not data)
             self.done = True
-        elif self._asked:
+        elif self.asked:
             # One that asks a second time, for a weaker method perhaps, is not a server that we know.
             raise ServerProtocolError("the target server asked for authentication twice")
         else:
-            self._asked = True
+            self.asked = True
             self._begin(code, data)
 
     def _begin(self, code: int, data: bytes) -> None:

@@ -79,11 +79,13 @@ class IamSettings(Model, frozen=True):
 
     rds_users: tuple[Name, ...] = ()
     """Database users who may log in with a token for the database (`aws rds generate-db-auth-token`), which is tried on
-    the server. Their databases must be configured with the name and port that the token is for. As a variable, names
-    separated by commas."""
+    the server. Their databases must be configured with the name and port that the token is for. With it, `tls` of all
+    databases must be `verify-ca` or `verify-full`, but for servers on loopback. As a variable, names separated by
+    commas."""
 
     rds_logins_per_second: Annotated[int, Field(strict=True, ge=1, le=200)] = 100
-    """Most tokens a second that are tried on servers; further clients wait. AWS advises to stay below 200 new
+    """Most tokens a second that are tried on servers; further clients wait, and the addresses that they come from take
+    turns. AWS advises to stay below 200 new
     connections with IAM authentication a second."""
 
     @model_validator(mode="after")

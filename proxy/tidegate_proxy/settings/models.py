@@ -29,6 +29,7 @@ from tidegate_proxy.settings.values import (
     is_loopback,
     password_from,
 )
+from tidegate_proxy.targets.endpoint import Endpoint
 
 DEFAULT_AUTH_QUERY = (
     "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END "
@@ -132,6 +133,12 @@ class DatabaseSettings(DatabaseSizes, ClusterSettings, frozen=True):
         if self.auth_password_file is not None:
             object.__setattr__(self, "auth_password", password_from(self.auth_password_file))
         return self
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether all of its servers are at loopback addresses."""
+        hosts = [self.host, *(Endpoint.parse(text, self.port).host for text in self.endpoints)]
+        return all(is_loopback(host) for host in hosts)
 
     def _check_server_auth(self) -> None:
         password = "password" if self.password else "password_file" if self.password_file else None
@@ -404,6 +411,17 @@ class Settings(Sizes, Timeouts, TargetSettings, FleetSettings, OperationSettings
                 "iam needs TLS towards clients, since whoever reads a token on its way can use it: "
                 "give client_tls_cert and client_tls_key, or client_tls_secret"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rds_tokens_are_judged_by_the_server(self) -> Self:
+        if self.iam is not None and self.iam.rds_users:
+            for name, database in self.databases.items():
+                if database.tls in ("disable", "prefer", "require") and not database.on_this_machine:
+                    raise ValueError(
+                        f"iam.rds_users needs a server that proves who it is, since its word lets clients in: set "
+                        f'databases.{name}.tls to "verify-full", which is the default, in place of "{database.tls}"'
+                    )
         return self
 
     @model_validator(mode="after")

@@ -15,12 +15,12 @@ from tidegate_proxy.protocol import encode
 class TLSRelay:
     """Listens on a loopback port for PostgreSQL clients that ask for TLS; forwards to `target_port` without it.
 
-    - `port`: where to connect. `handshakes`: how many succeeded.
+    - `port`: where to connect. `connections`: how many came; `handshakes`: how many succeeded.
     """
 
     def __init__(self, target_port: int, context: ssl.SSLContext) -> None:
         self.port = 0
-        self.handshakes = 0
+        self.connections = self.handshakes = 0
         self._target_port = target_port
         self._context = context
         self._ready = threading.Event()
@@ -64,6 +64,7 @@ class TLSRelay:
         return b""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         with contextlib.suppress(OSError, EOFError):
             try:
                 if await reader.readexactly(8) != encode.ssl_request():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,8 @@ from tidegate_proxy.protocol.scram import ScramVerifier
 
 STARTUP = b"\0\0\0\x1b\0\3\0\0user\0u\0database\0d\0\0"
 GREETING = greeting({b"a": b"1"}, 7, b"keys")
-WELCOME = Welcome({b"a": b"1"}, 7, b"keys")
+TRUSTED = Welcome({b"a": b"1"}, 7, b"keys")
+WELCOME = replace(TRUSTED, asked=True)
 CLEARTEXT = b"R\0\0\0\x08\0\0\0\3"
 MD5 = b"R\0\0\0\x0c\0\0\0\5\1\2\3\4"
 SASL = encode.authentication_sasl(["SCRAM-SHA-256"])
@@ -52,8 +54,8 @@ def login(
 
 
 def test_a_server_that_trusts_us_is_told_nothing() -> None:
-    assert login(GREETING) == (WELCOME, b"")
-    assert login(GREETING, password=None) == (WELCOME, b"")
+    assert login(GREETING) == (TRUSTED, b"")
+    assert login(GREETING, password=None) == (TRUSTED, b"")
 
 
 def test_settings_go_into_the_startup_message_but_never_replace_user_and_database() -> None:

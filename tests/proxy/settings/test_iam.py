@@ -174,3 +174,26 @@ def test_a_variable_that_cannot_be_meant_is_named(
     with pytest.raises(ConfigurationError) as caught:
         load(TLS + SERVER, variables)
     assert str(caught.value).startswith(f"{name}: {text}")
+
+
+RDS_USERS = '[iam]\nrds_users = ["orders"]\n'
+
+
+@pytest.mark.parametrize("tls", ["disable", "prefer", "require"])
+@pytest.mark.parametrize(
+    "where", ['host = "db.example.com"', 'host = "127.0.0.1"\nendpoints = ["db2.example.com:5433"]']
+)
+def test_rds_tokens_need_a_server_that_proves_who_it_is(
+    load: Load, certificates: Certificates, tls: str, where: str
+) -> None:
+    """Whoever stands between could let every client in."""
+    server = f'[databases.app]\n{where}\ntls = "{tls}"\n'
+    with pytest.raises(ConfigurationError, match=r'set databases\.app\.tls to "verify-full"'):
+        load(TLS + server + RDS_USERS)
+    assert load(TLS + server + IAM + RULES).iam is not None, "tokens for the proxy are no server's business"
+
+
+@pytest.mark.parametrize("tls", ["disable", "require"])
+def test_rds_tokens_may_be_tried_without_that_on_this_machine(load: Load, certificates: Certificates, tls: str) -> None:
+    server = f'[databases.app]\nhost = "localhost"\nendpoints = ["127.0.0.2:5433", "[::1]"]\ntls = "{tls}"\n'
+    assert load(TLS + server + RDS_USERS).iam is not None

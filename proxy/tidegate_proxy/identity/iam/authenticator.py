@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Callable
 
 from tidegate_proxy.credentials.provider import CredentialProvider
-from tidegate_proxy.errors import AuthenticationError, ClientProtocolError, IdentityUnavailableError
+from tidegate_proxy.errors import AuthenticationError, IdentityUnavailableError
 from tidegate_proxy.identity.iam.answer import TryAgain
-from tidegate_proxy.identity.iam.rds import RdsLogins
-from tidegate_proxy.identity.iam.reasons import Reason, TokenError
+from tidegate_proxy.identity.iam.rds import Attempt, RdsLogins
+from tidegate_proxy.identity.iam.reasons import TOO_MANY_FAILED, Reason, TokenError
 from tidegate_proxy.identity.iam.token import is_proxy_token, token_hash
 from tidegate_proxy.identity.iam.verifier import TokenVerifier
+from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.protocol.login_client import ask_for_password
-from tidegate_proxy.protocol.stream import MessageStream
 from tidegate_proxy.settings import DatabaseSettings, IamSettings
 
 logger = logging.getLogger(__name__)
@@ -82,18 +82,21 @@ class IamAuthenticator:
 
     async def authenticate(
         self,
-        stream: MessageStream,
+        stream: Stream,
         user: str,
+        name: str,
+        database: DatabaseSettings | None,
+        pool: Callable[[], Pool],
         deadline: float,
-        find_database: Callable[[], tuple[Pool, DatabaseSettings]],
         *,
-        limited: bool,
+        source: str,
+        limited: Callable[[], bool],
     ) -> None:
         """Have a client prove by a token that it may be `user`.
 
-        Parameters: `deadline` of the login, on the event loop's clock; `find_database`, gives the pool and settings of
-        what the client named, and raises ClientProtocolError where there is none; `limited`, it must fail, since too
-        many before it have.
+        Parameters: `name` of the database that the client wants, and the `database` of that name, if there is one;
+        `pool`, makes the pool for it; `deadline` of the login, on the event loop's clock; `source`, where the client
+        comes from; `limited`, whether it must fail by now, since too many before it have.
         Raises: AuthenticationError, outside TLS before anything is asked for; IdentityUnavailableError when nobody
         could judge the token; ClientProtocolError, and what `stream` raises.
         """
@@ -105,11 +108,18 @@ class IamAuthenticator:
                 hint='Connect with "sslmode=require" or stricter.',
             )
         token = await ask_for_password(stream)
-        if limited:
-            self.results["limit"] += 1
-            raise IamAuthenticationError(user, "limit: too many failed before it (failed_logins_per_minute)")
         try:
-            await self._judge(token, user, deadline - _MARGIN, find_database)
+            if limited():
+                raise TokenError(Reason.LIMIT, TOO_MANY_FAILED)
+            if self.rds is not None and user in self._rds_users and not is_proxy_token(token):
+                if database is None:
+                    raise TokenError(
+                        Reason.HOST, f'there is no server to try it on: no database "{name}" is configured'
+                    )
+                attempt = Attempt(user, name, database, pool, source, limited, gone=lambda: stream.lost)
+                await self.rds.verify(token, attempt, deadline - _MARGIN)
+            else:
+                await self._ask_sts(token, user, deadline - _MARGIN)
         except TokenError as error:
             self.results[error.reason] += 1
             raise IamAuthenticationError(user, f"{error} (token {token_hash(token)})") from None
@@ -119,21 +129,12 @@ class IamAuthenticator:
             raise IdentityUnavailableError(user, throttled=error.throttled) from None
         self.results["accepted"] += 1
 
-    async def _judge(
-        self, token: bytes, user: str, deadline: float, find_database: Callable[[], tuple[Pool, DatabaseSettings]]
-    ) -> None:
+    async def _ask_sts(self, token: bytes, user: str, deadline: float) -> None:
+        if self.verifier is None:
+            raise TokenError(Reason.NO_TOKEN, "the password is no token of the kind that is configured")
         try:
             async with asyncio.timeout_at(deadline):
-                if self.rds is not None and user in self._rds_users and not is_proxy_token(token):
-                    try:
-                        pool, database = find_database()
-                    except ClientProtocolError as error:
-                        raise TokenError(Reason.HOST, f"there is no server to try it on: {error.message}") from None
-                    await self.rds.verify(token, pool, database, deadline)
-                elif self.verifier is not None:
-                    await self.verifier.verify(token, user, deadline)
-                else:
-                    raise TokenError(Reason.NO_TOKEN, "the password is no token of the kind that is configured")
+                await self.verifier.verify(token, user, deadline)
         except TimeoutError:
             raise TryAgain("there was no answer in time") from None
 

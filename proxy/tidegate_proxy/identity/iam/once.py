@@ -33,19 +33,29 @@ class OncePerToken(Generic[Answer]):
         Raises: whatever `find` raises.
         """
         known = self._answers.get(key)
-        if known is not None:
-            if time.time() < known[0]:
-                self.kept += 1
-                return known[1]
-            del self._answers[key]
+        if known is not None and time.time() < known[0]:
+            self.kept += 1
+            return known[1]
         flight = self._flights.get(key)
         if flight is not None:
             self.joined += 1
             return await asyncio.shield(flight)
+        return await asyncio.shield(self.begin(key, expires_at, find))
+
+    def needs_search(self, key: bytes) -> bool:
+        """Whether the answer is not known, nor looked for at present."""
+        known = self._answers.get(key)
+        return key not in self._flights and (known is None or time.time() >= known[0])
+
+    def begin(
+        self, key: bytes, expires_at: float, find: Callable[[], Coroutine[Any, Any, Answer]]
+    ) -> asyncio.Task[Answer]:
+        """Begin the search where it is needed; parameters as for `get`. Whoever waits for the task must shield it."""
+        self._answers.pop(key, None)
         flight = asyncio.get_running_loop().create_task(find())
         self._flights[key] = flight
         flight.add_done_callback(lambda done: self._landed(key, expires_at, done))
-        return await asyncio.shield(flight)
+        return flight
 
     def _landed(self, key: bytes, expires_at: float, flight: asyncio.Task[Answer]) -> None:
         del self._flights[key]

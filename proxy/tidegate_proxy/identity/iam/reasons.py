@@ -33,7 +33,13 @@ class Reason(StrEnum):
     REFUSED_BY_STS = "refused-by-sts"
     STS_ANSWER = "sts-answer"
     REFUSED_BY_SERVER = "refused-by-server"
+    NOT_CHECKED = "not-checked"
     PRINCIPAL = "principal"
+    LIMIT = "limit"
+
+
+TOO_MANY_FAILED = "too many failed before it (failed_logins_per_minute)"
+"""What is said of Reason.LIMIT."""
 
 
 class TokenError(Exception):

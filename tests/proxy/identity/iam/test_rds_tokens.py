@@ -3,6 +3,7 @@ nobody else has: the role's password is the token."""
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from tests.proxy.console.helpers import show
 from tests.proxy.identity.iam.conftest import REGION, log_in, new_key
 from tests.proxy.lifecycle.conftest import Authority, tls_relay
 from tests.proxy.lifecycle.tls_relay import TLSRelay
@@ -133,8 +135,8 @@ def test_a_token_that_the_server_refuses_is_refused(
 def test_a_token_that_cannot_be_right_reaches_no_server(
     start: StartRdsProxy, rds: EmbeddedPostgres, front: TLSRelay
 ) -> None:
-    proxy = start(check_targets=False)
-    before = front.handshakes
+    """Neither as a login nor by a control connection: no pool is made for it."""
+    proxy = start(check_targets=False, stats_users=["nobody_here"])
     wrong = [
         token_for(front, user="admin"),
         token_for(front, age=901),
@@ -145,7 +147,47 @@ def test_a_token_that_cannot_be_right_reaches_no_server(
         accept(rds, token)
         assert log_in(proxy, token)["C"] == "28P01"
     assert log_in(proxy, token_for(front), database="unknown")["C"] == "28P01"
-    assert front.handshakes == before
+    watcher = {"user": "nobody_here", "sslmode": "require"}
+    assert show(proxy, "TARGETS", **watcher) == []
+    assert {row["database"] for row in show(proxy, "POOLS", **watcher)} <= {"pgbouncer"}
+    assert front.connections == 0
+
+
+def test_a_wrong_password_makes_no_pool(start: StartRdsProxy, front: TLSRelay) -> None:
+    proxy = start(check_targets=False, stats_users=["nobody_here"])
+    watcher = {"user": "nobody_here", "sslmode": "require"}
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        proxy.connect(**watcher, password="wrong")
+    assert show(proxy, "TARGETS", **watcher) == []
+    assert front.connections == 0
+
+
+def test_a_server_that_does_not_ask_for_the_token_has_not_judged_it(
+    start: StartRdsProxy, rds: EmbeddedPostgres, front: TLSRelay
+) -> None:
+    """A server that trusts would let everybody in who makes a token up."""
+    proxy = start()
+    rds.hba = [HBA[0], "host all all 127.0.0.1/32 trust"]
+    rds.reload()
+    try:
+        eventually(lambda: trusted(rds), what="the server's trust")
+        error = log_in(proxy, token_for(front))
+        assert error["C"] == "28P01"
+        assert error["M"].startswith("The IAM authentication failed for the role orders.")
+        assert 'REASON: not-checked: the server let the proxy in as "orders" without asking' in proxy.log
+        eventually(lambda: not proxy.server_pids(), what="the end of the server connection")
+    finally:
+        rds.hba = [*HBA]
+        rds.reload()
+        eventually(lambda: not trusted(rds), what="the end of the server's trust")
+
+
+def trusted(rds: EmbeddedPostgres) -> bool:
+    try:
+        psycopg.connect(**rds.parameters(user="orders", password="no token", dbname="shop")).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def test_one_token_at_once_is_tried_once(start: StartRdsProxy, rds: EmbeddedPostgres, front: TLSRelay) -> None:
@@ -174,6 +216,34 @@ def test_tokens_beyond_the_rate_wait_and_are_not_called_wrong(
     assert set(states) == {"28P01", "57P03"}
     assert front.handshakes - before == states.count("28P01")
     assert "rds_logins_per_second" in proxy.log
+
+
+def test_made_up_tokens_from_one_address_do_not_keep_others_waiting(
+    start: StartRdsProxy, rds: EmbeddedPostgres, front: TLSRelay
+) -> None:
+    proxy = start(iam={"rds_logins_per_second": 1}, failed_logins_per_minute=0, client_login_timeout=60)
+    token = accept(rds, token_for(front))
+    with ThreadPoolExecutor(20) as threads:
+        made_up = [threads.submit(log_in, proxy, token_for(front)) for _ in range(20)]
+        eventually(lambda: any(each.done() for each in made_up), what="the first one's turn")
+        assert log_in(proxy, token, source="127.0.0.2") == {}
+        assert sum(not each.done() for each in made_up) > 10, "they wait, and are not tried before it"
+        proxy.stop(signal.SIGINT)
+
+
+def test_what_fails_by_the_limit_meanwhile_takes_no_turn(
+    start: StartRdsProxy, rds: EmbeddedPostgres, front: TLSRelay
+) -> None:
+    proxy = start(iam={"rds_logins_per_second": 1}, failed_logins_per_minute=3, client_login_timeout=60)
+    accept(rds, token_for(front))
+    tokens = [token_for(front) for _ in range(12)]
+    with ThreadPoolExecutor(12) as threads:
+        states = {error["C"] for error in threads.map(lambda token: log_in(proxy, token), tokens)}
+    assert states == {"28P01"}
+    tried = proxy.log.count("REASON: refused-by-server")
+    # Three at first; one more in each 20 s that this takes.
+    assert 3 <= tried < 12
+    assert proxy.log.count("REASON: limit: too many failed before it (failed_logins_per_minute)") == 12 - tried
 
 
 def test_a_server_that_is_away_is_no_wrong_token(start: StartRdsProxy, rds: EmbeddedPostgres, front: TLSRelay) -> None:
