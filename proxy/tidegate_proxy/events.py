@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from tidegate_proxy.core.client import ClientConnection
+    from tidegate_proxy.pool.opening import OpeningPool
     from tidegate_proxy.pool.pool import Pool
     from tidegate_proxy.protocol.startup import StartupMessage
     from tidegate_proxy.targets.endpoint import Endpoint
@@ -47,7 +48,7 @@ def of_login(
     return fields | more
 
 
-def of_pool(event: str, pool: Pool, **more: object) -> dict[str, object]:
+def of_pool(event: str, pool: OpeningPool, **more: object) -> dict[str, object]:
     """Fields for something that concerns a pool."""
     return {"event": event, "database": pool.database, "user": pool.user, "target": pool.target, **more}
 

@@ -11,10 +11,10 @@ from tidegate_proxy.pool.sharing import ASK_FOR_LIMITS, Sharing
 from tidegate_proxy.protocol import decode
 
 if TYPE_CHECKING:
-    from tidegate_proxy.pool.pool import Pool
+    from tidegate_proxy.pool.opening import OpeningPool
 
 
-async def prepare(server: ServerConnection, pool: Pool, sharing: Sharing) -> None:
+async def prepare(server: ServerConnection, pool: OpeningPool, sharing: Sharing) -> None:
     """Ask what the server allows, if that is not known, and run `init_query`.
 
     Raises: TargetRefusedError when `init_query` fails; ProxyError when the connection is lost. It is closed then.
@@ -42,7 +42,7 @@ async def initialize(server: ServerConnection, init_query: str) -> None:
         raise TargetRefusedError(f"init_query failed: {refused.message}", sqlstate=refused.sqlstate)
 
 
-async def _read_limits(server: ServerConnection, pool: Pool, sharing: Sharing) -> None:
+async def _read_limits(server: ServerConnection, pool: OpeningPool, sharing: Sharing) -> None:
     loop = asyncio.get_running_loop()
     target = sharing.target_of(pool)
     if target.must_ask(loop.time()):

@@ -14,7 +14,7 @@ from tidegate_proxy.pool import planner
 
 if TYPE_CHECKING:
     from tidegate_proxy.core.server import ServerConnection
-    from tidegate_proxy.pool.pool import Pool
+    from tidegate_proxy.pool.opening import OpeningPool
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ class SharedLimit:
 
     def __init__(self, most: int | None) -> None:
         self.most = most
-        self.pools: set[Pool] = set()
-        self.active: set[Pool] = set()
-        self.claims: dict[Pool, None] = {}
+        self.pools: set[OpeningPool] = set()
+        self.active: set[OpeningPool] = set()
+        self.claims: dict[OpeningPool, None] = {}
 
     @property
     def used(self) -> int:
@@ -118,7 +118,7 @@ class Sharing:
         self._target_limit = target_limit
         self._limits: dict[Hashable, SharedLimit] = {}
         # Of each pool the limits that it shares: there may be thousands of pools, each with one of its own.
-        self._of: dict[Pool, dict[Hashable, SharedLimit]] = {}
+        self._of: dict[OpeningPool, dict[Hashable, SharedLimit]] = {}
         self.set_percent(percent, idle_percent)
 
     def set_percent(self, percent: int, idle_percent: int | None) -> None:
@@ -129,7 +129,7 @@ class Sharing:
             if isinstance(limit, TargetLimit):
                 limit.apply(percent)
 
-    def join(self, pool: Pool, limits: Iterable[tuple[Hashable, int]], target: Hashable) -> None:
+    def join(self, pool: OpeningPool, limits: Iterable[tuple[Hashable, int]], target: Hashable) -> None:
         """A pool with these limits, each with a key that tells which it is, and 0 for none; `target` tells the server.
 
         Joining again replaces the limits.
@@ -150,11 +150,11 @@ class Sharing:
         self.opens(pool)
         pool.contended = any(limit.contended for limit in shared.values())
 
-    def leave(self, pool: Pool) -> None:
+    def leave(self, pool: OpeningPool) -> None:
         """The pool is no more."""
         self._leave(pool, keep={})
 
-    def _leave(self, pool: Pool, keep: Mapping[Hashable, SharedLimit]) -> None:
+    def _leave(self, pool: OpeningPool, keep: Mapping[Hashable, SharedLimit]) -> None:
         for key, limit in self._of.pop(pool, {}).items():
             if key not in keep:
                 limit.pools.discard(pool)
@@ -163,24 +163,24 @@ class Sharing:
                 if not limit.pools:
                     del self._limits[key]
 
-    def of(self, pool: Pool) -> Collection[SharedLimit]:
+    def of(self, pool: OpeningPool) -> Collection[SharedLimit]:
         """The limits that the pool shares."""
         return self._of.get(pool, {}).values()
 
-    def target_of(self, pool: Pool) -> TargetLimit:
+    def target_of(self, pool: OpeningPool) -> TargetLimit:
         """The limit of the pool's server; for a pool that has left while it was opening a connection, nobody's."""
         return next((limit for limit in self.of(pool) if isinstance(limit, TargetLimit)), TargetLimit())
 
-    def is_full(self, pool: Pool) -> bool:
+    def is_full(self, pool: OpeningPool) -> bool:
         """Whether a limit is reached that the pool shares."""
         return any(limit.full for limit in self.of(pool))
 
-    def opens(self, pool: Pool) -> None:
+    def opens(self, pool: OpeningPool) -> None:
         """The pool opens a server connection, or waits for one."""
         for limit in self.of(pool):
             limit.active.add(pool)
 
-    def admit(self, pool: Pool) -> bool:
+    def admit(self, pool: OpeningPool) -> bool:
         """Whether the pool may open one more. If not, it is told by `open_more` when it may."""
         limits = self.of(pool)
         self.opens(pool)
@@ -196,12 +196,12 @@ class Sharing:
             self._unclaim(limit, pool)
         return True
 
-    def withdraw(self, pool: Pool) -> None:
+    def withdraw(self, pool: OpeningPool) -> None:
         """The pool needs no more than it has."""
         for limit in self.of(pool):
             self._unclaim(limit, pool)
 
-    def freed(self, pool: Pool) -> None:
+    def freed(self, pool: OpeningPool) -> None:
         """A connection of the pool is gone, or a limit has been raised: whoever has waited longest for it comes
         first."""
         for limit in self.of(pool):
@@ -210,7 +210,7 @@ class Sharing:
                     break
                 claimant.open_more()
 
-    def must_yield(self, pool: Pool, server: ServerConnection, now: float) -> bool:
+    def must_yield(self, pool: OpeningPool, server: ServerConnection, now: float) -> bool:
         """Whether the pool shall close this free server connection for another one."""
         for limit in self.of(pool):
             if limit.excess:
@@ -261,7 +261,7 @@ class Sharing:
             min(holders, key=lambda pool: pool.idle[0].idle_since).close_longest_idle()
         self._settle(limit)
 
-    def _evict(self, limit: SharedLimit, pool: Pool) -> bool:
+    def _evict(self, limit: SharedLimit, pool: OpeningPool) -> bool:
         holders = [other for other in limit.active if other is not pool and other.idle]
         if not holders:
             return False
@@ -270,7 +270,7 @@ class Sharing:
         longest.close_longest_idle()
         return True
 
-    def _unclaim(self, limit: SharedLimit, pool: Pool) -> None:
+    def _unclaim(self, limit: SharedLimit, pool: OpeningPool) -> None:
         if limit.claims.pop(pool, 0) is None and not limit.claims:
             self._settle(limit)
 
