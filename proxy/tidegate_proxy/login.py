@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-async def login(proxy: Proxy, connection: socket.socket, refusal: LimitError | None = None) -> None:
+async def login(proxy: Proxy, connection: socket.socket, source: str, refusal: LimitError | None = None) -> None:
     """Serve one accepted connection until it is logged in, or gone.
 
-    Parameters: `connection`, non-blocking; `refusal`, there are too many clients already: say so and close.
+    Parameters: `connection`, non-blocking; `source`, where it comes from, as `source_of` has it; `refusal`, there are
+    too many clients already: say so and close.
     """
     stream: Stream | None = None
     try:
@@ -48,6 +49,7 @@ async def login(proxy: Proxy, connection: socket.socket, refusal: LimitError | N
             uid = peer_uid(connection)
             tls = proxy.tls if uid is None else None
             stream = await open_stream(connection, tls, proxy.settings.client_login_timeout)
+            stream.source = source
             stream.peer_uid = uid
             await _login(proxy, stream, deadline, refusal)
     except ProxyError as error:
@@ -214,4 +216,5 @@ def _start_console(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None
 
 def random_cancel_key() -> tuple[int, bytes]:
     """A process id that looks like one, and four unguessable bytes."""
-    return secrets.randbelow(2**31 - 1) + 1, secrets.token_bytes(4)
+    random = secrets.token_bytes(8)
+    return int.from_bytes(random[:4], "big") % (2**31 - 1) + 1, random[4:]

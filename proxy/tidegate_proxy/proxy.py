@@ -429,7 +429,7 @@ class Proxy:
             if surplus >= _REFUSALS_AT_ONCE:
                 connection.close()
                 continue
-            task = loop.create_task(login(self, connection, refusal if surplus >= 0 else None))
+            task = loop.create_task(login(self, connection, source, refusal if surplus >= 0 else None))
             self._logins[task] = source
             self._from[source] += 1
             task.add_done_callback(self._login_ended)

@@ -11,7 +11,7 @@ from tests.support.rawclient import MECHANISM
 
 from tidegate_proxy.protocol import encode, wire
 from tidegate_proxy.protocol.decode import parse_error_fields
-from tidegate_proxy.protocol.scram import ScramClientExchange
+from tidegate_proxy.protocol.scram_client import ScramClientExchange
 
 
 @dataclass(frozen=True)

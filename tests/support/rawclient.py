@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from tidegate_proxy.protocol import encode, wire
 from tidegate_proxy.protocol.decode import parse_error_fields
-from tidegate_proxy.protocol.scram import ScramClientExchange
+from tidegate_proxy.protocol.scram_client import ScramClientExchange
 
 
 class RawClient:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from tidegate_proxy.errors import AuthenticationError, TargetUnavailableError
-from tidegate_proxy.identity.login_limits import LoginLimits, source_of
+from tidegate_proxy.identity.login_limits import LoginLimits
 from tidegate_proxy.identity.verifiers import ClientVerifiers, Found
 from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.protocol.login_client import authenticate_client, authenticate_client_cleartext
@@ -50,17 +50,17 @@ class ClientLogins:
 
     def limited(self, stream: Stream, user: str) -> bool:
         """Whether a login from this address as this user must fail, because too many before it have."""
-        return self._limits.exceeded(_source(stream), user, _now())
+        return self._limits.exceeded(stream.source, user, _now())
 
     def failed(self, stream: Stream, user: str, reason: str) -> None:
         """Count a login that has failed: every way to log in calls this, once for each client that it turns down."""
         self.failures[reason] += 1
         # What fails by the limit alone is no further guess: or else who keeps trying would keep himself out.
-        if reason not in ("unavailable", "limit") and self._limits.failed(_source(stream), user, _now()):
+        if reason not in ("unavailable", "limit") and self._limits.failed(stream.source, user, _now()):
             logger.warning(
                 'too many failed logins from %s, the latest as user "%s": for some seconds all fail that come from '
                 "there as this user (see failed_logins_per_minute)",
-                _source(stream),
+                stream.source,
                 user,
             )
 
@@ -79,7 +79,7 @@ class ClientLogins:
             return limited
 
         try:
-            await log_in(source=_source(stream), limited=is_limited)
+            await log_in(source=stream.source, limited=is_limited)
         except AuthenticationError:
             self.failed(stream, user, "limit" if limited else "token")
             raise
@@ -139,7 +139,7 @@ class ClientLogins:
                         with contextlib.suppress(AuthenticationError):
                             answer = await check(verifier)
                             self.failures[_reason(found, limited=limited)] -= 1
-                            self._limits.forgive(_source(stream), user)
+                            self._limits.forgive(stream.source, user)
                             return answer
         uncertain = found.uncertain or (not limited and await self._verifiers.unanswered(user, database))
         await asyncio.sleep(end - loop.time())
@@ -180,11 +180,6 @@ def _reason(found: Found, *, limited: bool) -> str:
     if limited:
         return "limit"
     return "unavailable" if found.uncertain and not found.verifiers else "password"
-
-
-def _source(stream: Stream) -> str:
-    peer = stream.transport.get_extra_info("peername")
-    return source_of(str(peer[0])) if peer else ""
 
 
 def _now() -> float:

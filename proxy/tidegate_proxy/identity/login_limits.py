@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
+from functools import lru_cache
 
 ALL_USERS_FACTOR = 10
 """How many times more failures an address may have with all users together than with one of them."""
@@ -61,6 +62,7 @@ class LoginLimits:
         return max(0.0, level - (now - since) * per_minute / 60)
 
 
+@lru_cache(maxsize=4096)
 def source_of(address: str) -> str:
     """What counts as one source: an IPv4 address, or the /64 of an IPv6 address, which is the least that anybody has.
 

@@ -23,6 +23,8 @@ class Stream(asyncio.Protocol):
     def __init__(self, error: type[ProxyError]) -> None:
         self.transport = cast(asyncio.Transport, None)
         self.channel_binding: bytes | None = None
+        # What counts as one source of logins; "" on a Unix socket.
+        self.source = ""
         # Of the process at the other end, on a Unix socket.
         self.peer_uid: int | None = None
         # What a client said of itself at first.
@@ -72,6 +74,13 @@ class Stream(asyncio.Protocol):
 
     async def read_exactly(self, size: int) -> bytes:
         """Wait for `size` bytes. Raises: ConnectionError when the connection ends before."""
+        if len(self._buffer) < size:
+            await self._until_there(size)
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    async def _until_there(self, size: int) -> None:
         while len(self._buffer) < size:
             if self._lost is not None:
                 raise ConnectionResetError("the connection was closed") from self._lost
@@ -80,20 +89,26 @@ class Stream(asyncio.Protocol):
                 self.transport.resume_reading()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
 
     async def read_message(self, limit: int) -> tuple[int, bytes]:
         """Wait for one message: its type and body. Raises: see MessageStream."""
-        kind = (await self.read_exactly(1))[0]
+        buffer = self._buffer
+        if not buffer:
+            await self._until_there(1)
+        kind = buffer[0]
         if not chr(kind).isascii() or not chr(kind).isalpha():
             # A second StartupMessage, say, whose first bytes would make a length that never comes.
             raise self._error(f"invalid message type {kind}")
-        length = int.from_bytes(await self.read_exactly(4), "big") - 4
-        if not 0 <= length <= limit:
-            raise self._error(f"invalid message length {length + 4} for message type 0x{kind:02X}")
-        return kind, await self.read_exactly(length)
+        if len(buffer) < 5:
+            await self._until_there(5)
+        length = int.from_bytes(buffer[1:5], "big")
+        if not 4 <= length <= limit + 4:
+            raise self._error(f"invalid message length {length} for message type 0x{kind:02X}")
+        if len(buffer) <= length:
+            await self._until_there(1 + length)
+        body = bytes(buffer[5 : 1 + length])
+        del buffer[: 1 + length]
+        return kind, body
 
     async def read_startup(self) -> bytes:
         """Wait for a first packet, which has no type; returns its body."""

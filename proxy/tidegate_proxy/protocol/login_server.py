@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from tidegate_proxy.errors import AuthenticationError, ServerProtocolError
 from tidegate_proxy.protocol import decode, encode, wire
-from tidegate_proxy.protocol.scram import ScramClientExchange, ScramKeys, md5_password
-from tidegate_proxy.protocol.scram_keys import ScramKeysExchange
+from tidegate_proxy.protocol.scram import ScramKeys, md5_password
+from tidegate_proxy.protocol.scram_client import ScramClientExchange
 from tidegate_proxy.protocol.stream import MessageStream
 
 _int32 = struct.Struct("!i")
@@ -88,7 +88,7 @@ class _Login:
         self._password = password
         self._allow_cleartext = allow_cleartext
         self.asked = False
-        self._scram: ScramClientExchange | ScramKeysExchange | None = None
+        self._scram: ScramClientExchange | None = None
         self._expected = 0  # the next code of the SCRAM exchange
 
     def answer(self, body: bytes) -> None:
@@ -118,10 +118,8 @@ class _Login:
         elif code == wire.AUTH_SASL:
             self._expect(data.endswith(b"\0\0"))
             offered = [name.decode(errors="replace") for name in data.split(b"\0") if name]
-            if isinstance(self._password, ScramKeys):
-                self._scram = ScramKeysExchange(self._password, offered, self._stream.channel_binding)
-            else:
-                self._scram = ScramClientExchange(self._secret(), offered, self._stream.channel_binding)
+            secret = self._password if isinstance(self._password, ScramKeys) else self._secret()
+            self._scram = ScramClientExchange(secret, offered, self._stream.channel_binding)
             mechanism, first = self._scram.first()
             self._stream.write(encode.sasl_initial_response(mechanism, first))
             self._expected = wire.AUTH_SASL_CONTINUE
@@ -133,7 +131,7 @@ class _Login:
                 hint="Let the proxy log in by scram-sha-256 in the server's pg_hba.conf.",
             )
 
-    def _continue_scram(self, scram: ScramClientExchange | ScramKeysExchange, code: int, data: bytes) -> None:
+    def _continue_scram(self, scram: ScramClientExchange, code: int, data: bytes) -> None:
         if code != self._expected:
             # Above all an AuthenticationOk from a server that has not shown that it knows the password.
             raise ServerProtocolError(

@@ -1,7 +1,7 @@
-"""SCRAM-SHA-256 as PostgreSQL speaks it: the client's side on the library `scramp`, the server's side our own.
+"""SCRAM-SHA-256 as PostgreSQL speaks it: the server's side. The client's side is in `scram_client`.
 
-The server's side is what a storm of cold clients costs, 500 logins at once. With stored keys RFC 5802 leaves it just
-two HMACs, a hash and a comparison; the library's checks of characters cost several times as much.
+It is what a storm of cold clients costs, 500 logins at once. With stored keys RFC 5802 leaves each side just two HMACs,
+a hash and a comparison; a library's checks of characters cost several times as much.
 
 PostgreSQL departs from RFC 5802 in two ways:
 - The user is the one in the startup packet. The name in the exchange is ignored, and libpq leaves it empty.
@@ -15,25 +15,25 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Self
 
-from scramp import ScramClient, ScramException
+from scramp import ScramException
 from scramp.utils import saslprep
 
-from tidegate_proxy.errors import AuthenticationError, ClientProtocolError, ServerProtocolError
+from tidegate_proxy.errors import AuthenticationError, ClientProtocolError
 
 SCRAM_SHA_256: Final = "SCRAM-SHA-256"
 SCRAM_SHA_256_PLUS: Final = "SCRAM-SHA-256-PLUS"
 
 MIN_ITERATIONS: Final = 4096
-"""RFC 7677's minimum, below which `scramp` does not go; also PostgreSQL's default."""
+"""RFC 7677's minimum; also PostgreSQL's default."""
 
 MAX_ITERATIONS: Final = 1_000_000
 """About a quarter of a second of CPU: a server must not be able to stall the proxy with one message."""
 
-_MIN_SALT = 12  # bytes; what scramp accepts. PostgreSQL's own have 16
+_MIN_SALT = 12  # bytes; PostgreSQL's own have 16
 _SALT = 16
 BINDING_TYPE: Final = "tls-server-end-point"
 _VERIFIER = re.compile(r"SCRAM-SHA-256\$([0-9]{1,7}):([^$:]+)\$([^$:]+):([^$:]+)")
@@ -44,7 +44,6 @@ _CLIENT_FIRST = re.compile(
 _CLIENT_FINAL = re.compile(
     rf"(?P<signed>c=(?P<binding>{_BASE64}),r=(?P<nonce>[!-+\--~]+)(?:,(?![mp]=)[a-zA-Z]=[^,]+)*),p=(?P<proof>{_BASE64})"
 )
-_ITERATIONS = re.compile(r",i=([0-9]+)(?:,|$)")
 PROCESS_SECRET: Final = secrets.token_bytes(32)
 """What the salts of unknown users are made from where nothing is configured."""
 
@@ -73,18 +72,13 @@ class ScramVerifier:
     stored_key: bytes = field(repr=False)
     server_key: bytes = field(repr=False)
 
-    @classmethod
-    def from_password(cls, password: str, iterations: int = MIN_ITERATIONS, salt: bytes | None = None) -> Self:
+    @staticmethod
+    def from_password(password: str, iterations: int = MIN_ITERATIONS, salt: bytes | None = None) -> ScramVerifier:
         """Derive a verifier, at the price of `iterations` hashes; the salt is random by default.
 
         Raises: ValueError for iterations or a salt out of bounds.
         """
-        salt = secrets.token_bytes(_SALT) if salt is None else salt
-        _check_bounds(iterations, salt)
-        salted = hashlib.pbkdf2_hmac("sha256", _prepared(password), salt, iterations)
-        client_key = hmac.digest(salted, b"Client Key", "sha256")
-        server_key = hmac.digest(salted, b"Server Key", "sha256")
-        return cls(iterations, salt, hashlib.sha256(client_key).digest(), server_key)
+        return keys_from(password, secrets.token_bytes(_SALT) if salt is None else salt, iterations).verifier
 
     def matches(self, password: bytes) -> bool:
         """Whether this is the password; takes as long as `from_password`."""
@@ -129,6 +123,18 @@ class ScramKeys:
     client_key: bytes = field(repr=False)
 
 
+def keys_from(password: str, salt: bytes, iterations: int) -> ScramKeys:
+    """Derive the keys of a password, at the price of `iterations` hashes.
+
+    Raises: ValueError for iterations or a salt out of bounds.
+    """
+    _check_bounds(iterations, salt)
+    salted = hashlib.pbkdf2_hmac("sha256", _prepared(password), salt, iterations)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    return ScramKeys(ScramVerifier(iterations, salt, hashlib.sha256(client_key).digest(), server_key), client_key)
+
+
 def _check_bounds(iterations: int, salt: bytes) -> None:
     if not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:
         raise ValueError(f"must have from {MIN_ITERATIONS} to {MAX_ITERATIONS} iterations")
@@ -141,6 +147,7 @@ def salt_for(user: str, secret: bytes) -> bytes:
     return hmac.digest(secret, b"salt:" + user.encode(), "sha256")[:_SALT]
 
 
+@lru_cache(maxsize=1024)
 def mock_verifier(user: str, secret: bytes, iterations: int = MIN_ITERATIONS) -> ScramVerifier:
     """What stands in for the verifier of a user who does not exist, with keys for which nobody knows a password."""
     stored_key, server_key = (
@@ -282,86 +289,3 @@ def _client_text(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise _malformed("The message is not UTF-8.") from None
-
-
-def choose_mechanism(offered: Sequence[str], channel_binding: bytes | None) -> str:
-    """The best of a server's SASL mechanisms that we speak.
-
-    Raises: AuthenticationError when there is none.
-    """
-    if channel_binding is not None and SCRAM_SHA_256_PLUS in offered:
-        return SCRAM_SHA_256_PLUS
-    if SCRAM_SHA_256 in offered:
-        return SCRAM_SHA_256
-    raise AuthenticationError(
-        "none of the target server's SASL authentication mechanisms are supported",
-        sqlstate="28000",
-        detail=f"The server offers: {', '.join(offered)[:200] or 'none'}.",
-        hint="Let the proxy log in by scram-sha-256 in the server's pg_hba.conf.",
-    )
-
-
-class ScramClientExchange:
-    """One login, seen from the client.
-
-    Parameters: `password`; `mechanisms` that the server offers; `channel_binding`, the `tls-server-end-point`
-    data inside TLS, else None.
-    Raises: AuthenticationError when the server offers no mechanism that we speak.
-    """
-
-    def __init__(self, password: str, mechanisms: Sequence[str], channel_binding: bytes | None) -> None:
-        spoken = [choose_mechanism(mechanisms, channel_binding)]
-        binding = None if channel_binding is None else (BINDING_TYPE, channel_binding)
-        self._client = ScramClient(spoken, "*", "*", binding)
-        # Only its bytes are used, so PostgreSQL's way of preparing a password can stand in for scramp's.
-        self._client.password = _prepared(password)
-
-    def first(self) -> tuple[str, bytes]:
-        """The chosen mechanism and the client's first message."""
-        return self._client.mechanism_name, self._client.get_client_first().encode()
-
-    def response(self, server_first: bytes) -> bytes:
-        """The client's final message, with the proof.
-
-        Raises: ServerProtocolError, also for a count of iterations below RFC 7677's minimum, which would hand
-        a false server something easy to guess passwords from, or so high that it would stall the proxy.
-        """
-        text = server_text(server_first)
-        match = _ITERATIONS.search(text)
-        if match is not None and not MIN_ITERATIONS <= int(match[1][:9]) <= MAX_ITERATIONS:
-            raise ServerProtocolError(
-                f"the target server's SCRAM iteration count is not from {MIN_ITERATIONS} to {MAX_ITERATIONS}",
-                hint="Correct scram_iterations on the server, then set the password again.",
-            )
-        try:
-            self._client.set_server_first(text)
-            return str(self._client.get_client_final()).encode()
-        except ScramException as error:
-            raise malformed_by_server(str(error)) from None
-
-    def verify(self, server_final: bytes) -> None:
-        """Check that the server knows the password too.
-
-        Raises: ServerProtocolError.
-        """
-        try:
-            self._client.set_server_final(server_text(server_final))
-        except ScramException as error:
-            raise ServerProtocolError(
-                "the target server did not prove that it knows the password",
-                detail=str(error),
-                hint="Check that the address is the right server's.",
-            ) from None
-
-
-def malformed_by_server(detail: str) -> ServerProtocolError:
-    """The error for a SCRAM message that no server sends."""
-    return ServerProtocolError("malformed SCRAM message from the target server", detail=detail)
-
-
-def server_text(data: bytes) -> str:
-    """A SCRAM message as text. Raises: ServerProtocolError."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise malformed_by_server("The message is not UTF-8.") from None

@@ -15,11 +15,11 @@ from tidegate_proxy.errors import AuthenticationError, ClientProtocolError, Prox
 from tidegate_proxy.protocol.scram import (
     SCRAM_SHA_256,
     SCRAM_SHA_256_PLUS,
-    ScramClientExchange,
     ScramServerExchange,
     ScramVerifier,
     md5_password,
 )
+from tidegate_proxy.protocol.scram_client import ScramClientExchange
 
 # The example in RFC 7677, section 3
 PASSWORD = "pencil"
