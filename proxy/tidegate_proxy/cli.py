@@ -106,7 +106,7 @@ def worker(description: str, file: Path | None) -> None:
     team = Team.parse(description)
 
     def read() -> Settings:
-        return worker_settings(_load(file)[0], team.index, team.port)
+        return worker_settings(_load(file)[0], team)
 
     begin_worker(team.supervisor)
     try:

@@ -51,6 +51,16 @@ class Siblings:
         # All are told to end, so that nobody else need tell them.
         self.ending = False
 
+    @property
+    def alone(self) -> bool:
+        """Whether there are no others."""
+        return self._team is None
+
+    @property
+    def output(self) -> int | None:
+        """The file to be locked by who writes on the standard output, which all share; None for a process alone."""
+        return self._team.output if self._team is not None else None
+
     async def start(self) -> None:
         """Listen; one that takes the place of another does what that one had been told to."""
         if self._team is None:
@@ -76,7 +86,7 @@ class Siblings:
         request = {"command": [command.verb, command.arguments, command.assigns]}
         if command.verb == "SHUTDOWN":
             # Who is about to end cannot tell others.
-            answers = await self._ask_all(request, None)
+            answers = await self._ask_all(request)
             await self._end(here)
             answers[self._team.index] = {}
         else:
@@ -98,11 +108,7 @@ class Siblings:
         """One SHOW for all workers together, where that makes sense. Returns: its table, and what is missing in it."""
         if self._team is None or not together.is_joint(word):
             return own(self._proxy), []
-        try:
-            async with asyncio.timeout(_SHOWS_WITHIN):
-                answers = await self._ask_all({"show": word}, None)
-        except TimeoutError:
-            return own(self._proxy), ["the other workers did not answer in time"]
+        answers = await self._ask_all({"show": word}, within=_SHOWS_WITHIN)
         parts = [together.part_of(word, self._proxy)]
         missing = []
         for index, answer in sorted(answers.items()):
@@ -112,18 +118,29 @@ class Siblings:
                 missing.append(f"worker {index}: {answer['error']['message']}")
         return together.joined(word, own(self._proxy).columns, parts), missing
 
-    async def _ask_all(self, request: _Answer, here: Callable[[], Awaitable[None]] | None) -> dict[int, _Answer]:
+    async def metrics(self, own: bytes) -> dict[int, str]:
+        """The metrics of each worker that answers, as Prometheus's text; `own`, this one's."""
+        assert self._team is not None
+        answers = await self._ask_all({"metrics": True}, within=_SHOWS_WITHIN)
+        texts = {index: answer["text"] for index, answer in answers.items() if "text" in answer}
+        return dict(sorted((texts | {self._team.index: own.decode()}).items()))
+
+    async def _ask_all(
+        self, request: _Answer, here: Callable[[], Awaitable[None]] | None = None, within: float | None = None
+    ) -> dict[int, _Answer]:
         assert self._team is not None
         others = [index for index in range(len(self._team.addresses)) if index != self._team.index]
-        tasks: dict[int, Coroutine[Any, Any, _Answer]] = {index: self._ask(index, request) for index in others}
+        tasks: dict[int, Coroutine[Any, Any, _Answer]] = {index: self._ask(index, request, within) for index in others}
         if here is not None:
             tasks[self._team.index] = _answered(here())
         return dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
 
-    async def _ask(self, index: int, request: _Answer) -> _Answer:
+    async def _ask(self, index: int, request: _Answer, within: float | None) -> _Answer:
         assert self._team is not None
         try:
-            answer: _Answer = json.loads(await _request(self._team.addresses[index], json.dumps(request).encode()))
+            async with asyncio.timeout(within):
+                text = await _request(self._team.addresses[index], json.dumps(request).encode())
+            answer: _Answer = json.loads(text)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
             logger.warning("worker %d does not answer: %s", index, str(error) or type(error).__name__)
             return {"error": _fields_of(_no_answer())}
@@ -148,6 +165,8 @@ class Siblings:
     async def _do(self, request: _Answer) -> _Answer:
         if "show" in request:
             return {"rows": together.part_of(request["show"], self._proxy)}
+        if "metrics" in request:
+            return {"text": self._proxy.monitor.metrics().decode()}
         if "command" not in request:
             return {"standing": [[each.verb, each.arguments, each.assigns] for each in self._proxy.control.standing()]}
         command = _command_of(request["command"])
@@ -165,7 +184,7 @@ class Siblings:
         self.ending = True
 
     async def _catch_up(self) -> None:
-        answers = await self._ask_all({}, None)
+        answers = await self._ask_all({})
         for answer in answers.values():
             if "standing" in answer:
                 for parts in answer["standing"]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tidegate_proxy.net.listen import tcp_listeners
-from tidegate_proxy.settings import Settings
+from tidegate_proxy.settings import ConfigurationError, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +36,21 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 class Team:
     """What one worker knows of all.
 
-    - `supervisor`: the process id of their parent. `index`: which of them it is, from 0. `port`: the TCP port that all
-      listen on.
+    - `supervisor`: the process id of their parent. `index`: which of them it is, from 0.
+    - `port` and `http_port`: the TCP ports that all listen on.
     - `listener`: its end of a Unix socket, on which it takes commands of the others' consoles; a file descriptor.
     - `addresses`: where each of them takes those; in the abstract namespace.
+    - `output`: the file descriptor of what one locks to write on the standard output.
     - `again`: it takes the place of one that has died.
     """
 
     supervisor: int
     index: int
     port: int
+    http_port: int | None
     listener: int
     addresses: tuple[str, ...]
+    output: int
     again: bool
 
     def __str__(self) -> str:
@@ -60,17 +63,14 @@ class Team:
         return cls(**fields | {"addresses": tuple(fields["addresses"])})
 
 
-def worker_settings(settings: Settings, index: int, port: int) -> Settings:
-    """What holds for one worker: the same for all but for what only one can have.
-
-    Parameters: `index`, from 0; `port`, the TCP port that all listen on.
-    """
+def worker_settings(settings: Settings, team: Team) -> Settings:
+    """What holds for one worker: the same for all but for what only one can have."""
     return settings.model_copy(
         update={
-            "listen_port": port,
-            "http_port": settings.http_port + index if settings.http_port else settings.http_port,
-            "fleet_port": settings.fleet_port + index if settings.fleet_port else 0,
-            "unix_socket_dir": settings.unix_socket_dir if index == 0 else None,
+            "listen_port": settings.listen_port or team.port,
+            "http_port": team.http_port if settings.http_port == 0 else settings.http_port,
+            "fleet_port": settings.fleet_port + team.index if settings.fleet_port else 0,
+            "unix_socket_dir": settings.unix_socket_dir if team.index == 0 else None,
         }
     )
 
@@ -98,9 +98,20 @@ class Workers:
         # Bound and never listened on: it keeps the port for the workers, and no connection comes here.
         self._reserved = tcp_listeners(settings.listen_host, settings.listen_port, shared=True, reserve_only=True)
         self._port = self._reserved[0].getsockname()[1] if self._reserved else settings.listen_port
+        self._http_port = settings.http_port
+        if settings.http_port is not None:
+            host = settings.http_host or settings.listen_host
+            try:
+                reserved = tcp_listeners(host, settings.http_port, shared=True, reserve_only=True)
+            except ConfigurationError as error:
+                _, _, why = str(error).partition(": ")
+                raise ConfigurationError(f"http_port: {why}") from None
+            self._http_port = reserved[0].getsockname()[1]
+            self._reserved += reserved
         # Those of one that is being started again keep for it what comes meanwhile.
         self._consoles = [_unnamed_listener() for _ in range(settings.workers)]
         self._addresses = tuple(console.getsockname()[1:].decode() for console in self._consoles)
+        self._output = os.memfd_create("output")
         self._file = file
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._started = [0.0] * settings.workers
@@ -132,6 +143,7 @@ class Workers:
                 worker.wait()
             for kept in (*self._reserved, *self._consoles):
                 kept.close()
+            os.close(self._output)
         return self._status
 
     def _start_due(self) -> None:
@@ -140,11 +152,20 @@ class Workers:
             del self._due[index]
             self._started[index] = now
             console = self._consoles[index].fileno()
-            team = Team(os.getpid(), index, self._port, console, self._addresses, again=index in self._known)
+            team = Team(
+                os.getpid(),
+                index,
+                self._port,
+                self._http_port,
+                console,
+                self._addresses,
+                self._output,
+                again=index in self._known,
+            )
             command = [sys.executable, "-m", "tidegate_proxy", "worker", str(team)]
             command += [str(self._file)] if self._file is not None else []
             # A group of its own: what a terminal sends to all would come twice.
-            worker = subprocess.Popen(command, process_group=0, pass_fds=[console])
+            worker = subprocess.Popen(command, process_group=0, pass_fds=[console, self._output])
             self._running[index] = worker
             self._known.add(index)
             logger.info("worker %d is process %d", index, worker.pid)

@@ -34,9 +34,11 @@ def eventually(condition: Callable[[], Any], *, timeout: float = 20.0, what: str
 
 
 class ProxyProcess:
-    """`tidegate-proxy serve` as a process of its own."""
+    """`tidegate-proxy serve` as a process of its own. Parameters: `stdout`, where it is not to go to the log."""
 
-    def __init__(self, folder: Path, database: Database, config: str, name: str = "proxy.toml") -> None:
+    def __init__(
+        self, folder: Path, database: Database, config: str, name: str = "proxy.toml", stdout: int | None = None
+    ) -> None:
         self.database = database
         self.config = folder / name
         self.config.write_text(config)
@@ -50,7 +52,7 @@ class ProxyProcess:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tidegate_proxy", "serve", self.config],
-                stdout=log,
+                stdout=log if stdout is None else stdout,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env=environment,

@@ -80,6 +80,11 @@ class Membership:
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._stay())
 
+    @property
+    def others(self) -> int:
+        """Connections that are no member's, as the share takes them into account."""
+        return min(self._others, default=0)
+
     async def close(self) -> None:
         """Leave the fleet; nothing may be held any more."""
         self._task.cancel()
@@ -174,7 +179,7 @@ class Membership:
             logger.info("fleet on %s: %d members", self.target, len(view.members))
         self.view = view
         self._others.append(view.others)
-        share = planner.new_share(view, me.id, min(self._others))
+        share = planner.new_share(view, me.id, self.others)
         if self.limit.frozen:
             # Published by now: what is held is what may be had.
             self.limit.frozen, self.limit.most = False, me.share

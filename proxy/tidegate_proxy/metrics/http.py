@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from tidegate_proxy.metrics.prometheus import CONTENT_TYPE_LATEST, Exposition
+from tidegate_proxy.metrics.prometheus import CONTENT_TYPE_LATEST, Exposition, of_workers
 from tidegate_proxy.metrics.readings import read
 from tidegate_proxy.settings import ConfigurationError
 
@@ -34,7 +34,8 @@ class HttpServer:
         settings = self._proxy.settings
         host, port = settings.http_host or settings.listen_host, settings.http_port or 0
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1)
+        # Any of several workers answers, for all of them.
+        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1, reuse_port=settings.workers > 1)
         try:
             await site.start()
         except OSError as error:
@@ -56,5 +57,12 @@ class HttpServer:
         answer = await self._proxy.monitor.readiness.answer()
         return web.Response(text=f"{answer.text}\n", status=200 if answer.ready else 503)
 
+    def own_metrics(self) -> bytes:
+        """The metrics of this process."""
+        return self._exposition.text()
+
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._exposition.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        text = self.own_metrics()
+        if not self._proxy.siblings.alone:
+            text = of_workers(await self._proxy.siblings.metrics(text))
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

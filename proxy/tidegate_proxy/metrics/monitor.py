@@ -40,6 +40,10 @@ class Monitor:
 
             self._writer = asyncio.get_running_loop().create_task(CloudWatchWriter(self._proxy).run())
 
+    def metrics(self) -> bytes:
+        """This process's metrics in Prometheus's text format; nothing without an HTTP port."""
+        return self._http.own_metrics() if self._http is not None else b""
+
     def tick(self) -> None:
         """Called every second."""
         self.availability.look(target_health(self._proxy))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from tidegate_proxy.metrics.histogram import cumulative, summed
 from tidegate_proxy.metrics.readings import Distribution, Reading
 from tidegate_proxy.metrics.registry import METRICS, Kind, Metric
 
-__all__ = ["CONTENT_TYPE_LATEST", "EDGES", "Exposition"]
+__all__ = ["CONTENT_TYPE_LATEST", "EDGES", "Exposition", "of_workers"]
 
 EDGES = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -35,6 +36,32 @@ class Exposition:
     def text(self) -> bytes:
         """All metrics, as of now."""
         return generate_latest(self._registry)
+
+
+def of_workers(texts: Mapping[int, str]) -> bytes:
+    """The metrics of several workers as one text, each with the label `worker`: when one of them is started again, its
+    counters begin anew, which a sum would hide.
+
+    Parameters: `texts`, what each of them tells.
+    """
+    families: dict[str, Family] = {}
+    for worker, text in texts.items():
+        for family in text_string_to_metric_families(text):
+            whole = families.setdefault(family.name, Family(family.name, family.documentation, family.type))
+            whole.samples += [
+                sample._replace(labels=sample.labels | {"worker": str(worker)}) for sample in family.samples
+            ]
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(families.values()))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Family]:
+        return self._families
 
 
 class _Collector(Collector):

@@ -46,7 +46,7 @@ class Reading:
 
 def read(proxy: Proxy) -> list[Reading]:
     """Every value of every metric, as of now."""
-    return [*_of_clients(proxy), *_of_pools(proxy), *_of_identities(proxy), *_of_process(proxy)]
+    return [*_of_clients(proxy), *_of_pools(proxy), *_of_fleet(proxy), *_of_identities(proxy), *_of_process(proxy)]
 
 
 def _of_clients(proxy: Proxy) -> Iterator[Reading]:
@@ -134,6 +134,18 @@ def _present(servers: list[ServerConnection], labels: dict[str, str]) -> Iterato
         labels,
         sum(server.client is not None and bool(server.client.session.pins) for server in held),
     )
+
+
+def _of_fleet(proxy: Proxy) -> Iterator[Reading]:
+    for membership in proxy.fleet.memberships:
+        view = membership.view
+        if view is None or membership.limit.alone:
+            continue
+        labels = {"target": membership.target}
+        yield Reading("FleetMembers", labels, len(view.members))
+        yield Reading("FleetBudget", labels, view.budget)
+        yield Reading("FleetShare", labels, 0 if membership.limit.frozen else membership.limit.most or 0)
+        yield Reading("FleetOtherConnections", labels, membership.others)
 
 
 def _of_identities(proxy: Proxy) -> Iterator[Reading]:

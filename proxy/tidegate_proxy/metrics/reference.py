@@ -22,10 +22,11 @@ error. Where standard output goes to CloudWatch Logs, as ECS's `awslogs` driver 
 them, in namespace `Tidegate` unless `cloudwatch_namespace` says otherwise.
 
 Names, units and dimensions of the first table are those of RDS Proxy, whose dashboards and alarms therefore need only
-another namespace. As with RDS Proxy, each process is a source of its own: look at the statistic that the table names,
-over all of them. `TargetGroup` is always `default`, `EndpointName` is the setting `endpoint_name`, `Target` is
-`host:port` of the server: server connections count where they lead to; everything else for the server that the database
-used then, its writer, or the first of its readers where there are several.
+another namespace. As with RDS Proxy, each process is a source of its own, each of several `workers` too: CloudWatch
+puts together what they write, so look at the statistic that the table names, over all of them. `TargetGroup` is always
+`default`, `EndpointName` is the setting `endpoint_name`, `Target` is `host:port` of the server: server connections
+count where they lead to; everything else for the server that the database used then, its writer, or the first of its
+readers where there are several.
 
 Latencies are in microseconds and single values, so CloudWatch computes real percentiles of them: every value up to
 1,000 in a period, or 1,000 at equal steps through the sorted ones, the least and the greatest among them. Each is
@@ -35,7 +36,8 @@ within 4 % of what was measured.
 
 With `http_port` set, `/metrics` tells the same with Prometheus's names and labels, times in seconds, latencies as
 histograms; and the usual `process_...` and `python_gc_...` metrics. `proxy/grafana/tidegate.json` is a dashboard for
-Grafana. Rules for alerts to begin with:
+Grafana. With several `workers`, any of them answers for all at that one port: each sample has the label `worker`, 0 for
+the first, so sum over it. One that does not answer is missing. Rules for alerts to begin with:
 
 ```
 # transactions that got no server connection in time
@@ -49,7 +51,7 @@ rate(tidegate_database_connections_setup_failed_total[5m]) > 0.1
 ## Alive and ready
 
 The same server answers `/healthz`, 200 while the process is alive, and `/readyz`, which says whether clients should be
-sent here:
+sent here. Of several `workers`, the kernel chooses who answers, as it does for clients, and each answers for itself.
 
 | when | status | text |
 |---|---|---|

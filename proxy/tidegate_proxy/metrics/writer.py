@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,21 +22,30 @@ class CloudWatchWriter:
         self._proxy = proxy
         names = Names(settings.cloudwatch_namespace, settings.proxy_name, settings.endpoint_name)
         self._lines = EmfLines(names)
+        self._turns = proxy.siblings.output
 
     async def run(self) -> None:
         """Write until cancelled, and once more then: what the last moments have counted is not lost."""
         try:
             while True:
                 await asyncio.sleep(self._proxy.settings.cloudwatch_period)
-                await asyncio.to_thread(_write, self._text())
+                await asyncio.to_thread(_write, self._text(), self._turns)
         finally:
-            _write(self._text())
+            _write(self._text(), self._turns)
 
     def _text(self) -> str:
         lines = self._lines.lines(read(self._proxy), now_in_milliseconds())
         return "".join(f"{line}\n" for line in lines)
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _write(text: str, turns: int | None) -> None:
+    """Parameters: `turns`, a file which is locked by the worker whose turn it is."""
+    if turns is not None:
+        # What is longer than PIPE_BUF, 4 KB, would get mixed with what others write at the same time: pipe(7).
+        fcntl.lockf(turns, fcntl.LOCK_EX)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    finally:
+        if turns is not None:
+            fcntl.lockf(turns, fcntl.LOCK_UN)

@@ -29,8 +29,7 @@ class FleetSettings(Model, frozen=True):
     workers: Annotated[int, Field(strict=True, ge=1, le=256)] = 1
     """How many processes to run behind `listen_port`, one for each vCPU. The kernel spreads clients over them; each is
     a member of the fleet, also where `fleet` is off. One that dies is started again. Limits of clients are each
-    process's own; with `http_port` the second process has the port after it, and so on; the Unix socket is the first
-    one's."""
+    process's own; the admin console and `http_port` are of all of them; the Unix socket is the first one's."""
 
     advertise_address: Annotated[str, AfterValidator(_ip_address)] | None = None
     """IP address at which other members of the fleet can reach this one, to pass on the CancelRequests that a load
