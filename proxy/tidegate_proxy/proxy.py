@@ -10,9 +10,7 @@ import logging
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__, events
@@ -21,42 +19,29 @@ from tidegate_proxy.console.averages import Averages
 from tidegate_proxy.console.console import Console
 from tidegate_proxy.control import Control
 from tidegate_proxy.core.client import ClientConnection
-from tidegate_proxy.core.statements import InternalQuery
-from tidegate_proxy.credentials.provider import CredentialProvider
-from tidegate_proxy.credentials.registry import ServerCredentials
-from tidegate_proxy.errors import ClientProtocolError, LimitError, TargetUnavailableError
+from tidegate_proxy.errors import LimitError
 from tidegate_proxy.fleet.fleet import Fleet
 from tidegate_proxy.fleet.name import process_id
-from tidegate_proxy.identity.auth_query import AuthQuery
 from tidegate_proxy.identity.client_login import ClientLogins
 from tidegate_proxy.identity.login_limits import source_of
 from tidegate_proxy.identity.verifiers import ClientVerifiers
 from tidegate_proxy.idle_clients import IdleClients
 from tidegate_proxy.login import login, random_cancel_key
-from tidegate_proxy.metrics.counts import Counts, PoolCounts
 from tidegate_proxy.metrics.monitor import Monitor
-from tidegate_proxy.net.connector import Connector, check_reachable
 from tidegate_proxy.net.listen import BACKLOG, UnixListener, tcp_listeners
 from tidegate_proxy.net.transport import notice_silence
-from tidegate_proxy.pool.pool import Pool
-from tidegate_proxy.pool.sharing import Sharing
+from tidegate_proxy.proxy_pools import ProxyPools
 from tidegate_proxy.reload import apply_settings
-from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, Settings
-from tidegate_proxy.settings.effective import PoolLimits, pool_limits, shared_limits
+from tidegate_proxy.settings import ConfigurationError, Settings
 from tidegate_proxy.settings.live import changed_settings, check_live
 from tidegate_proxy.siblings import Siblings
-from tidegate_proxy.targets.cluster import Cluster
-from tidegate_proxy.targets.registry import Targets, access, endpoints
-from tidegate_proxy.tls import ServerContexts, ServerTLS
+from tidegate_proxy.targets.check import check_targets
+from tidegate_proxy.tls import ServerTLS
 
 if TYPE_CHECKING:
-    from tidegate_proxy.identity.iam.authenticator import IamAuthenticator
     from tidegate_proxy.workers import Team
 
 logger = logging.getLogger(__name__)
-
-AUTH_QUERY_CONNECTIONS = 2
-"""Most server connections per database for `auth_query`: a slow answer must not hold up all others."""
 
 _ACCEPTS_AT_ONCE = 64
 _REFUSALS_AT_ONCE = 256
@@ -70,7 +55,7 @@ _FAREWELL = 5.0
 """Seconds in which a client must take what it is told at the end."""
 
 
-class Proxy:
+class Proxy(ProxyPools):
     """A transaction-mode PostgreSQL proxy.
 
     Parameters: `settings`; `read_again`, which reads them anew when a reload is asked for; `team`, the workers of which
@@ -81,27 +66,16 @@ class Proxy:
     def __init__(
         self, settings: Settings, read_again: Callable[[], Settings] | None = None, team: Team | None = None
     ) -> None:
-        self.settings = settings
+        self.fleet = Fleet(self)
+        super().__init__(settings, self.fleet.limit)
         self.siblings = Siblings(self, team)
         self._read_again = read_again
         self._reloading = asyncio.Lock()
-        self.credentials = ServerCredentials(settings)
-        self.auth_queries: dict[str, AuthQuery] = {}
         self.logins = ClientLogins(settings, ClientVerifiers(settings, self.credentials.secrets, self._auth_query))
-        self.iam = _iam(settings)
-        self.counts = Counts()
-        self.counts.call_slow(settings.log_slow_queries)
         self.averages = Averages(self.counts)
         self.control = Control(self)
         self.monitor = Monitor(self)
-        self._server_contexts = ServerContexts()
         self.certificates = CertificateKeeper(settings, self.credentials.aws)
-        self.targets = Targets(settings)
-        self._pools: dict[tuple[str, str], Pool] = {}
-        self.fleet = Fleet(self)
-        self.sharing = Sharing(
-            settings.max_connections_percent, settings.max_idle_connections_percent, self.fleet.limit
-        )
         self._clients: dict[int, ClientConnection] = {}
         # Clients that are closed but have not taken all of what was sent, and since when.
         self._leaving: dict[ClientConnection, float] = {}
@@ -135,7 +109,7 @@ class Proxy:
         loop.add_signal_handler(signal.SIGINT, self.stop, 0.0)
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
         if self.settings.check_targets:
-            await self._check_targets()
+            await check_targets(self.settings, self.targets.resolver)
         await self.certificates.start()
         self.credentials.start()
         await self.monitor.start()
@@ -217,13 +191,6 @@ class Proxy:
             if old.databases != new.databases or old.users != new.users:
                 await self.fleet.renew()
         return changed
-
-    def follow_iam(self, settings: Settings) -> None:
-        """Clients log in by tokens as these settings say from now on."""
-        if self.iam is not None:
-            self.iam.follow(settings.iam, alone=settings.tokens_only)
-        else:
-            self.iam = _iam(settings)
 
     def _reload_on_signal(self) -> None:
         async def reload() -> None:
@@ -353,29 +320,6 @@ class Proxy:
             self._unix.close()
             self._unix = None
 
-    async def _check_targets(self) -> None:
-        for name, database in self.settings.databases.items():
-            try:
-                await self._check_reachable(database)
-            except TargetUnavailableError as error:
-                raise ConfigurationError(
-                    f"databases.{name}.host: {error.message}; "
-                    "start the server, correct host and port, or set check_targets = false"
-                ) from None
-
-    async def _check_reachable(self, database: DatabaseSettings) -> None:
-        # One that is away is what the others are there for.
-        failed: TargetUnavailableError | None = None
-        for endpoint in endpoints(database):
-            try:
-                await check_reachable(endpoint, self.targets.resolver, self.settings.server_connect_timeout)
-            except TargetUnavailableError as error:
-                failed = failed or error
-            else:
-                return
-        if failed is not None:
-            raise failed
-
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
@@ -443,18 +387,6 @@ class Proxy:
             )
         return len(self._clients) + len(self._logins) - most, LimitError()
 
-    def refuse_if_full(self, database: str, user: str) -> None:
-        """Raises: LimitError when this database or user has as many clients as it may."""
-        shared = shared_limits(self.settings, database, user)
-        for most, setting, mine in (
-            (shared.max_db_client_connections, "max_db_client_connections", True),
-            (shared.max_user_client_connections, "max_user_client_connections", False),
-        ):
-            if most and most <= sum(
-                pool.clients for pool in self.pools if (pool.database == database if mine else pool.user == user)
-            ):
-                raise LimitError.of(f'database "{database}"' if mine else f'user "{user}"', setting)
-
     def _login_ended(self, task: asyncio.Task[None]) -> None:
         source = self._logins.pop(task, None)
         if source is not None:
@@ -469,161 +401,10 @@ class Proxy:
         if listener in self._listeners:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
-    def pool(self, database: str, user: str) -> Pool:
-        """The pool for what a client named. Raises: ClientProtocolError (3D000) for an unknown database."""
-        target = self.settings.database(database)
-        if target is None:
-            raise ClientProtocolError(f'database "{database}" does not exist', sqlstate="3D000")
-        pool = self._pools.get((database, user))
-        if pool is None:
-            pool = self.new_pool(
-                database,
-                user,
-                target,
-                self.connector(database, target, user),
-                pool_limits(self.settings, target, user),
-            )
-            self._pools[database, user] = pool
-            self.share(pool)
-            self.control.pool_made(pool)
-        return pool
-
-    def connector(
-        self, database: str, target: DatabaseSettings, user: str, credentials: CredentialProvider | None = None
-    ) -> Connector:
-        """What opens server connections of a pool. Parameters: `credentials`, where they are not the pool's own."""
-        if credentials is None:
-            # A client's own token, where there is nothing else.
-            brought = self.iam.credentials(database, user) if self.iam is not None else None
-            credentials = self.credentials.of_pool(database, target, user, brought)
-        return Connector(
-            target,
-            tls=partial(self._server_contexts.of, target),
-            credentials=credentials,
-            resolver=self.targets.resolver,
-            timeout=self.settings.server_connect_timeout,
-            user_timeout=self.settings.server_tcp_user_timeout,
-        )
-
-    def cluster(self, database: str, target: DatabaseSettings) -> Cluster:
-        """The servers of what a client named."""
-        return self.targets.cluster(database if database in self.settings.databases else "*", target)
-
-    def share(self, pool: Pool) -> None:
-        """Let a pool take part in the limits that it shares, as the settings are now."""
-        target = self.settings.database(pool.database)
-        assert target is not None
-        shared = shared_limits(self.settings, pool.database, pool.user)
-        self.sharing.join(
-            pool,
-            [
-                (("database", pool.database), shared.max_db_connections),
-                (("user", pool.user), shared.max_user_connections),
-            ],
-            target=self.target_of(target),
-        )
-
-    @staticmethod
-    def target_of(database: DatabaseSettings) -> Hashable:
-        """What tells the PostgreSQL server of a database from others, for limits."""
-        return ("target", database.host, database.port, database.role)
-
-    def new_pool(
-        self,
-        database: str,
-        user: str,
-        target: DatabaseSettings,
-        connector: Connector,
-        limits: PoolLimits,
-        *,
-        kind: type[Pool] = Pool,
-        sharing: Sharing | None = None,
-        counts: PoolCounts | None = None,
-    ) -> Pool:
-        """A pool, which has no part in shared limits yet.
-
-        Parameters: `kind`, its class; `sharing` and `counts`, where they are not those of all pools.
-        """
-        return kind(
-            database,
-            user,
-            limits=limits,
-            sharing=sharing or self.sharing,
-            asks_always=self.settings.session_check == "always",
-            connector=connector,
-            cluster=self.cluster(database, target),
-            access=access(target),
-            counts=counts or self.counts.of_pool(database, user, f"{target.host}:{target.port}"),
-            client_lost=self._client_lost,
-            defaults_changed=self._defaults_changed,
-        )
-
-    def _watch_targets(self) -> None:
-        """Of databases whose user is not a client's own, all is known that a control connection needs."""
-        for name, database in self.settings.databases.items():
-            # A secret names its user itself.
-            user = "" if database.secret is not None else database.user
-            if user is not None and database.dbname is not None:
-                self.cluster(name, database).watch(self.connector(name, database, user))
-
-    def _auth_query(self, database: str) -> AuthQuery | None:
-        """How to look up users of a database that a client named; None where it has no `auth_user`."""
-        name = database if database in self.settings.databases else "*"
-        target = self.settings.databases.get(name)
-        if target is None or target.auth_user is None:
-            return None
-        query = self.auth_queries.get(name)
-        if query is None:
-            query = AuthQuery(
-                name,
-                self.settings.auth_query,
-                self.settings.auth_query_cache,
-                partial(self._ask_as_auth_user, name, target),
-            )
-            self.auth_queries[name] = query
-        return query
-
-    async def _ask_as_auth_user(self, name: str, target: DatabaseSettings, sql: str) -> InternalQuery:
-        user = target.auth_user or ""
-        # No client's user name has a zero byte: its pool is never this one.
-        key = (name, f"\0{user}")
-        pool = self._pools.get(key)
-        if pool is None:
-            target = target.model_copy(update={"dbname": target.auth_dbname or target.dbname})
-            connector = self.connector(name, target, user, self.credentials.of_auth_user(name, target))
-            limits = replace(
-                pool_limits(self.settings, target, user),
-                pool_size=AUTH_QUERY_CONNECTIONS,
-                min_pool_size=0,
-                reserve_pool_size=0,
-            )
-            pool = self._pools[key] = self.new_pool(name, user, target, connector, limits)
-            self.sharing.join(pool, [], target=self.target_of(target))
-        return await pool.ask(sql)
-
-    def forget_auth_users(self) -> None:
-        """Look up users as the settings are now."""
-        self.auth_queries.clear()
-        for key in [key for key in self._pools if key[1].startswith("\0")]:
-            pool = self._pools.pop(key)
-            self.sharing.leave(pool)
-            pool.leave_targets()
-            pool.renew()
-
     @property
     def clients(self) -> Iterable[ClientConnection]:
         """Every client that has logged in."""
         return self._clients.values()
-
-    @property
-    def pools(self) -> Iterable[Pool]:
-        """Every pool that there is at present."""
-        return self._pools.values()
-
-    def pool_of(self, client: ClientConnection) -> Pool:
-        """The pool that the client belongs to."""
-        assert isinstance(client.owner, Pool)
-        return client.owner
 
     def new_cancel_key(self) -> tuple[int, bytes]:
         """Process id and key for a new client's BackendKeyData."""
@@ -665,11 +446,6 @@ class Proxy:
         if not self._clients:
             self._empty.set()
 
-    def _defaults_changed(self) -> None:
-        # Which sessions a default concerns, only the server knows.
-        for pool in self._pools.values():
-            pool.renew()
-
     async def cancel(self, pid: int, key: bytes) -> None:
         """Do what a CancelRequest asks, if its key is right; nobody is told whether it was."""
         if not await self.cancel_own(pid, key):
@@ -682,12 +458,3 @@ class Proxy:
             return False
         await client.owner.cancel(client)
         return True
-
-
-def _iam(settings: Settings) -> IamAuthenticator | None:
-    if settings.iam is None:
-        return None
-    # Here and not above: who does without it shall not wait for an HTTP client to be loaded.
-    from tidegate_proxy.identity.iam.authenticator import IamAuthenticator
-
-    return IamAuthenticator(settings.iam, alone=settings.tokens_only)
