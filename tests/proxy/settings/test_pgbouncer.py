@@ -23,6 +23,28 @@ from tidegate_proxy.settings.pgbouncer import as_toml, translate
 from tidegate_proxy.settings.pgbouncer.files import parse_connection_string, read_users
 from tidegate_proxy.settings.pgbouncer.keys import GENERAL, PLACED, WITHOUT_EFFECT
 
+# Of its source, src/main.c of 1.25, with the defaults of those for which a word would not do.
+KEYS = """
+    admin_users application_name_add_host=0 auth_dbname auth_file=userlist.txt auth_hba_file auth_ident_file
+    auth_ldap_options auth_query=SELECT auth_type=md5 auth_user autodb_idle_timeout=3600 cancel_wait_timeout=10
+    client_idle_timeout=0 client_login_timeout=60 client_tls13_ciphers client_tls_ca_file client_tls_cert_file
+    client_tls_ciphers=default client_tls_dheparams=auto client_tls_ecdhcurve=auto client_tls_key_file
+    client_tls_protocols=secure client_tls_sslmode=disable conffile default_pool_size=20 disable_pqexec=0 dns_max_ttl=15
+    dns_nxdomain_ttl=15 dns_zone_check_period=0 idle_transaction_timeout=0 ignore_startup_parameters job_name=pgbouncer
+    listen_addr listen_backlog=128 listen_port=6432 log_connections=1 log_disconnections=1 log_pooler_errors=1
+    log_stats=1 logfile max_client_conn=100 max_db_client_connections=0 max_db_connections=0
+    max_packet_size=2147483647 max_prepared_statements=200 max_user_client_connections=0 max_user_connections=0
+    min_pool_size=0 peer_id=0 pidfile pkt_buf=4096 pool_mode=session query_timeout=0 query_wait_notify=5
+    query_wait_timeout=120 reserve_pool_size=0 reserve_pool_timeout=5 resolv_conf sbuf_loopcnt=5 scram_iterations=4096
+    server_check_delay=30 server_check_query server_connect_timeout=15 server_fast_close=0 server_idle_timeout=600
+    server_lifetime=3600 server_login_retry=15 server_reset_query=DISCARD server_reset_query_always=0
+    server_round_robin=0 server_tls13_ciphers server_tls_ca_file server_tls_cert_file server_tls_ciphers=default
+    server_tls_key_file server_tls_protocols=secure server_tls_sslmode=prefer service_name so_reuseport=0
+    stats_period=60 stats_users suspend_timeout=10 syslog=0 syslog_facility=daemon syslog_ident=pgbouncer tcp_defer_accept=45
+    tcp_keepalive=1 tcp_keepcnt=0 tcp_keepidle=0 tcp_keepintvl=0 tcp_socket_buffer=0 tcp_user_timeout=0
+    track_extra_parameters=IntervalStyle transaction_timeout=0 unix_socket_dir=/tmp unix_socket_group
+    unix_socket_mode=0777 user verbose=0
+"""
 VERIFIER = f"SCRAM-SHA-256$4096:{'c2FsdHNhbHRzYWx0c2FsdA=='}${'A' * 43}=:{'B' * 42}A="
 INI = """\
 ;; a comment
@@ -125,6 +147,39 @@ def test_a_mistake_is_one_line(tmp_path: Path, text: str, words: str) -> None:
         load_settings(tmp_path / "pgbouncer.ini", {})
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_every_key_is_taken_and_each_without_effect_is_named_in_one_warning(tmp_path: Path) -> None:
+    given = dict(part.partition("=")[::2] for part in KEYS.split())
+    (tmp_path / "userlist.txt").write_text('"app" "s3cret"\n')
+    lines = [f"{key} = {value}" for key, value in given.items()]
+    (tmp_path / "pgbouncer.ini").write_text("\n".join(["[databases]", "a = host=h", "[pgbouncer]", *lines]))
+    _, warnings = translate(tmp_path / "pgbouncer.ini")
+    (warning,) = warnings
+    named = warning.partition("these have no effect here: ")[2].split(", ")
+    assert sorted(named) == sorted(given.keys() - GENERAL.keys() - PLACED)
+
+
+def test_who_has_an_md5_hash_is_named_once_with_the_remedy_and_the_others_log_in(tmp_path: Path) -> None:
+    hashed = "md5" + "0123456789abcdef" * 2
+    (tmp_path / "userlist.txt").write_text(f'"one" "{hashed}"\n"two" "{hashed}"\n"scram" "{VERIFIER}"\n"plain" "p"\n')
+    (tmp_path / "pgbouncer.ini").write_text("[databases]\na = host=h\n[pgbouncer]\nauth_file = userlist.txt\n")
+    data, warnings = translate(tmp_path / "pgbouncer.ini")
+    assert data["users"] == {"scram": {"verifier": VERIFIER}, "plain": {"password": "p"}}
+    (warning,) = warnings
+    assert "one, two" in warning
+    assert "SCRAM secret" in warning
+    assert "pg_authid" in warning
+    assert hashed not in warning
+
+
+@pytest.mark.parametrize("kind", ["trust", "any", "cert", "hba", "pam", "ldap", "peer"])
+def test_another_way_to_log_in_is_named_with_what_there_is_instead(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "pgbouncer.ini").write_text(f"[databases]\na = host=h\n[pgbouncer]\nauth_type = {kind}\n")
+    _, warnings = translate(tmp_path / "pgbouncer.ini")
+    (warning,) = warnings
+    assert f'"{kind}"' in warning
+    assert "auth_file or auth_query" in warning
 
 
 def test_every_key_is_either_a_setting_or_without_effect() -> None:

@@ -119,7 +119,10 @@ class _Translation:
             self._data["client_auth"] = "password"
             self._warn("auth_type: cleartext passwords are taken inside TLS only")
         elif kind not in ("md5", "scram-sha-256"):
-            self._warn(f'auth_type: "{kind}" is not supported: clients log in with SCRAM-SHA-256')
+            self._warn(
+                f'auth_type: "{kind}" is not supported: '
+                "clients log in with SCRAM-SHA-256, by what auth_file or auth_query have"
+            )
 
     def _database(self, name: str, text: str) -> dict[str, Any]:
         subject = dotted(("databases", name))
@@ -181,7 +184,8 @@ class _Translation:
         if hashed:
             self._warn(
                 f"auth_file: an MD5 hash is of no use for SCRAM-SHA-256, so these cannot log in: {', '.join(hashed)}; "
-                "give their passwords or SCRAM secrets there"
+                "give their passwords there, or SCRAM secrets as PostgreSQL has them (rolpassword in pg_authid, "
+                "after each password was set anew with password_encryption = 'scram-sha-256')"
             )
         for name, text in self._users.items():
             subject = dotted(("users", name))
