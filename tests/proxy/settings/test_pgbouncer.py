@@ -40,7 +40,8 @@ KEYS = """
     server_lifetime=3600 server_login_retry=15 server_reset_query=DISCARD server_reset_query_always=0
     server_round_robin=0 server_tls13_ciphers server_tls_ca_file server_tls_cert_file server_tls_ciphers=default
     server_tls_key_file server_tls_protocols=secure server_tls_sslmode=prefer service_name so_reuseport=0
-    stats_period=60 stats_users suspend_timeout=10 syslog=0 syslog_facility=daemon syslog_ident=pgbouncer tcp_defer_accept=45
+    stats_period=60 stats_users suspend_timeout=10 syslog=0 syslog_facility=daemon syslog_ident=pgbouncer
+    tcp_defer_accept=45
     tcp_keepalive=1 tcp_keepcnt=0 tcp_keepidle=0 tcp_keepintvl=0 tcp_socket_buffer=0 tcp_user_timeout=0
     track_extra_parameters=IntervalStyle transaction_timeout=0 unix_socket_dir=/tmp unix_socket_group
     unix_socket_mode=0777 user verbose=0
