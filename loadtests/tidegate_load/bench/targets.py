@@ -41,7 +41,7 @@ def verdicts(run: Run) -> list[Verdict]:
     found += _ratios(run, "bulk, CPU per GB", "d", (), "cpu", 1.1)
     found += _values(run, "memory per idle client", "c", ("plain",), "memory", 8.0, " KB")
     found += _values(run, "memory per idle client", "c", ("tls",), "memory", 40.0, " KB")
-    found.append(Verdict("two processes, throughput", "≥ 0.95 of PgBouncer's pair", "not measured", None))
+    found += _ratios(run, "throughput", "a", ("2", "processes"), "throughput", 0.95, at_least=True)
     found += _ratios(run, "interpreted, CPU per query", "a", ("plain",), "cpu", 2.5, endpoint=INTERPRETED)
     return found
 

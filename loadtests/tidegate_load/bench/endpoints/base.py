@@ -34,7 +34,8 @@ class Setup:
 
     `clients`, the most that will be connected; `tls` between client and pooler; `prepared`, whether clients use
     protocol-level prepared statements; `sessions`, whether clients keep state in their sessions, for which poolers that
-    do not carry it run as session pools; `iam`, clients log in with AWS credentials.
+    do not carry it run as session pools; `iam`, clients log in with AWS credentials; `processes` that listen on the one
+    port, and `pool_size` is what they have together.
     """
 
     clients: int
@@ -43,6 +44,7 @@ class Setup:
     pool_size: int = 20
     sessions: bool = False
     iam: bool = False
+    processes: int = 1
 
 
 class Running:
@@ -101,6 +103,8 @@ class Endpoint(abc.ABC):
     title: str
     pooler = True
     knows_iam = False
+    shares_port = False
+    """Whether several of its processes can listen on one port."""
 
     @abc.abstractmethod
     def version(self) -> str | None:

@@ -13,11 +13,12 @@ LISTEN_BACKLOG = 2048
 
 
 class PgBouncer(PathEndpoint):
-    """One PgBouncer process."""
+    """PgBouncer, in one process or in several that share a port."""
 
     key = "pgbouncer"
     title = "PgBouncer"
     program = "pgbouncer"
+    shares_port = True
 
     def _carries_prepared(self) -> bool:
         found = re.search(r"(\d+)\.(\d+)", self.version() or "")
@@ -27,7 +28,7 @@ class PgBouncer(PathEndpoint):
         """Mode and size."""
         if setup.sessions or (setup.prepared and not self._carries_prepared()):
             return "session", max(setup.pool_size, setup.clients)
-        return "transaction", setup.pool_size
+        return "transaction", setup.pool_size // setup.processes
 
     def remark(self, setup: Setup) -> str:
         mode, size = self._pool(setup)
@@ -35,6 +36,13 @@ class PgBouncer(PathEndpoint):
             return ""
         why = "session state" if setup.sessions else "prepared statements before 1.21"
         return f"cannot carry {why}, so it ran as a session pool of {size} server connections"
+
+    def command(self, stage: Stage, setup: Setup, folder: Path, port: int) -> list[str | Path]:
+        one = super().command(stage, setup, folder, port)
+        if setup.processes == 1:
+            return one
+        # They get the signal that ends them, too; the shell waits until they are gone.
+        return ["sh", "-c", "trap '' TERM; " + '"$@" & ' * setup.processes + "wait", "sh", *one]
 
     def configure(self, stage: Stage, setup: Setup, folder: Path, port: int) -> list[str | Path]:
         mode, size = self._pool(setup)
@@ -58,6 +66,8 @@ class PgBouncer(PathEndpoint):
             "log_disconnections = 0",
             "log_stats = 0",
         ]
+        if setup.processes > 1:
+            lines.append("so_reuseport = 1")
         if self._carries_prepared():
             lines.append("max_prepared_statements = 200")
         if setup.tls:

@@ -21,13 +21,14 @@ _COMMAND = [sys.executable, "-m", "tidegate_proxy"]
 
 
 class Tidegate(PoolerEndpoint):
-    """One process of the proxy.
+    """The proxy, in one process or as several workers.
 
     Parameters: `core`, "compiled" or "interpreted".
     """
 
     as_nobody = False
     knows_iam = True
+    shares_port = True
 
     def __init__(self, core: str) -> None:
         self._core = core
@@ -77,7 +78,8 @@ def _configuration(stage: Stage, setup: Setup, port: int) -> str:
 listen_host = "{HOST}"
 listen_port = {port}
 client_tls = {tls}
-default_pool_size = {setup.pool_size}
+workers = {setup.processes}
+default_pool_size = {setup.pool_size // setup.processes}
 reserve_pool_size = 0
 log_level = "warning"
 max_client_conn = {setup.clients + 100}

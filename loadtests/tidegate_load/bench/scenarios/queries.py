@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
-from tidegate_load.bench.endpoints import Running, Setup
+from tidegate_load.bench.endpoints import Endpoint, Running, Setup
 from tidegate_load.bench.measurements import Metric
 from tidegate_load.bench.pgbench import MODES, measure_window, warm_up, window_values
 from tidegate_load.bench.scenarios.base import Case, Scenario, Sizes
 from tidegate_load.bench.stage import Stage
+
+_PROCESSES = 2
 
 
 class Queries(Scenario):
@@ -33,7 +36,17 @@ class Queries(Scenario):
                 {"mode": mode},
             )
             for tls, mode, clients in product((False, True), MODES, sizes.clients)
+        ] + [
+            Case(
+                f"{_PROCESSES} processes, simple, {max(sizes.clients)} connections",
+                Setup(max(sizes.clients), pool_size=sizes.pool_size, processes=_PROCESSES),
+                {"mode": "simple"},
+                only_poolers=True,
+            )
         ]
+
+    def endpoints(self, present: Sequence[Endpoint], case: Case) -> list[Endpoint]:
+        return [each for each in super().endpoints(present, case) if each.shares_port or case.setup.processes == 1]
 
     def estimate(self, sizes: Sizes, case: Case) -> float:
         return sizes.seconds + 1.5
