@@ -373,7 +373,7 @@ class Proxy(ProxyPools):
             if surplus >= _REFUSALS_AT_ONCE:
                 connection.close()
                 continue
-            task = loop.create_task(login(self, connection, source, refusal if surplus >= 0 else None))
+            task = loop.create_task(self._log_in(connection, source, refusal if surplus >= 0 else None))
             self._logins[task] = source
             self._from[source] += 1
             task.add_done_callback(self._login_ended)
@@ -386,6 +386,15 @@ class Proxy(ProxyPools):
                 f"address {source}", "max_client_conn_per_source"
             )
         return len(self._clients) + len(self._logins) - most, LimitError()
+
+    async def _log_in(self, connection: socket.socket, source: str, refusal: LimitError | None) -> None:
+        try:
+            await login(self, connection, source, refusal)
+        finally:
+            # Not only by the task's callback: who sees that its connection is closed may come back before that.
+            task = asyncio.current_task()
+            assert task is not None
+            self._login_ended(task)
 
     def _login_ended(self, task: asyncio.Task[None]) -> None:
         source = self._logins.pop(task, None)

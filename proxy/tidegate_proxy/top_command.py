@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+import signal
+from collections.abc import Coroutine, Mapping
 from typing import Literal
 
 from pydantic import ValidationError
@@ -46,13 +47,22 @@ def run(
         if interval is None:
             asyncio.run(once(client, where, terminal))
         else:
-            asyncio.run(watch(client, where, terminal, interval))
+            asyncio.run(_until_told(watch(client, where, terminal, interval)))
     except ProxyError as error:
         Terminal(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         pass
     return 0
+
+
+async def _until_told(watching: Coroutine[None, None, None]) -> None:
+    """Until SIGINT or SIGTERM, after which the terminal is as it was before. Raises: CancelledError."""
+    task = asyncio.ensure_future(watching)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        # Python leaves SIGINT alone where it is ignored at the start, as it is in whatever a script runs with "&".
+        asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
+    await task
 
 
 def _address(settings: Settings | None, host: str | None, port: int | None, tls: TLS | None) -> DatabaseSettings:

@@ -60,10 +60,13 @@ def test_once_shows_pools_waiters_pins_and_latencies(watched: ProxyProcess) -> N
     assert watched.database.password not in text
 
 
-def test_it_refreshes_until_ctrl_c_which_ends_it_cleanly(watched: ProxyProcess) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_refreshes_until_ctrl_c_which_ends_it_cleanly(watched: ProxyProcess, how: signal.Signals) -> None:
     main, terminal = pty.openpty()
+    # SIGINT is ignored in what a script has put into the background, and whatever that starts.
+    script = 'trap "" INT; exec "$@"'
     process = subprocess.Popen(
-        command(watched.config, "--port", watched.port, "--interval", "0.2"),
+        ["sh", "-c", script, "sh", *command(watched.config, "--port", watched.port, "--interval", "0.2")],
         env=environment(),
         stdin=terminal,
         stdout=terminal,
@@ -84,8 +87,8 @@ def test_it_refreshes_until_ctrl_c_which_ends_it_cleanly(watched: ProxyProcess) 
     try:
         # Each refresh shows the title anew.
         eventually(lambda: shown.count(b"Tidegate ") >= 3, timeout=60)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        process.send_signal(how)
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
