@@ -137,25 +137,32 @@ class RdsTokenCredential:
 
 
 class LearnedCredential:
-    """What clients have shown of themselves when they logged in to the proxy as this user."""
+    """What clients have shown of themselves when they logged in to the proxy as this user.
+
+    What the server has accepted is tried first, and replaced when the server refuses it and accepts what was shown
+    last: a client that began with an older password may show it later than another one the newer.
+    """
 
     def __init__(self, user: str) -> None:
         self.problem: str | None = None
-        self._credential = Credential(user)
+        self._latest = Credential(user)
+        self._accepted: Credential | None = None
 
     def learn(self, shown: str | ScramKeys) -> None:
         """A client has logged in with this password, or has shown these keys."""
-        self._credential = Credential(self._credential.user, shown)
+        self._latest = Credential(self._latest.user, shown)
 
     async def attempts(self, host: str, port: int) -> AsyncGenerator[Credential, None]:
         """See CredentialProvider."""
-        tried = self._credential
-        yield tried
-        if self._credential != tried:
-            yield self._credential
+        tried: list[Credential] = []
+        # What is shown or accepted meanwhile is tried, too.
+        while (best := next((c for c in (self._accepted, self._latest) if c and c not in tried), None)) is not None:
+            tried.append(best)
+            yield best
 
     def accepted(self, credential: Credential) -> None:
         """See CredentialProvider."""
+        self._accepted = credential
         self.problem = None
 
     def refused(self, error: ProxyError) -> None:

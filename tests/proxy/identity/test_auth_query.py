@@ -16,6 +16,7 @@ from tests.support.proxy import ProxyProcess, eventually
 from tests.support.rawclient import RawClient
 
 from tidegate_proxy.protocol import encode
+from tidegate_proxy.protocol.scram import ScramClientExchange
 
 Role = Callable[..., str]
 
@@ -100,6 +101,47 @@ def test_a_changed_password_is_seen_with_the_next_login_though_the_old_answer_is
         eventually(logs_in, what="the login with the new password")
         assert "password authentication failed" in refusal(proxy, user=user, password="before")
         assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_an_older_password_that_a_client_shows_late_does_not_replace_the_one_that_works(
+    asking: Callable[..., ProxyProcess], database: Database, role: Role
+) -> None:
+    user = role("old password")
+    proxy = asking(default_pool_size=1, auth_query_cache=0)
+    with RawClient(proxy.parameters, login=False) as late:
+        late.send(encode.startup_message({"user": user, "database": database.name}))
+        late.read()
+        exchange = ScramClientExchange("old password", ["SCRAM-SHA-256"], None)
+        late.send(encode.sasl_initial_response(*exchange.first()))
+        challenge = late.read()[1]
+        set_password(database, user, "new password")
+        with proxy.connect(user=user, password="new password") as conn:
+            conn.execute("SELECT 1")
+            # It was right when it began.
+            late.send(encode.sasl_response(exchange.response(challenge[4:])))
+            assert late.kinds_until().endswith("Z")
+            with database.server.connect() as admin:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE usename = %s", [user]
+                )
+            eventually(lambda: works(conn), what="new server connections, with the new password")
+            with database.server.connect() as admin:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE usename = %s", [user]
+                )
+            set_password(database, user, "third password")
+            with proxy.connect(user=user, password="third password") as newest:
+                assert newest.execute("SELECT 1").fetchone() == (1,)
+
+
+def works(conn: psycopg.Connection[Any]) -> bool:
+    """Whether a statement succeeds; one may be lost together with its server connection, but none is refused."""
+    try:
+        conn.execute("SELECT 1")
+    except psycopg.Error as error:
+        assert (error.sqlstate or "")[:2] in ("08", "57"), error
+        return False
+    return True
 
 
 def test_an_md5_hash_is_explained_in_the_log_and_not_to_the_client(
