@@ -374,7 +374,9 @@ class EmbeddedPostgres:
         up = "standby" if self.settings.get("hot_standby") == "off" else "ready"
         while True:
             with contextlib.suppress(OSError, IndexError):
-                if status.read_text().splitlines()[7].strip() == up:
+                lines = status.read_text().splitlines()
+                # A server that was killed has left its own file.
+                if lines[0] == str(self._process.pid) and lines[7].strip() == up:
                     return
             if self._process.poll() is not None or time.monotonic() > deadline:
                 with self.log_path.open("rb") as log:

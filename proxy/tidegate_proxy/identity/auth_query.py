@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 MAX_USERS = 10_000
 """Users whose answers are kept; about 5 MB."""
 
+USABLE = 900.0
+"""Seconds for which an answer is good while the database gives no newer one: as long as RDS takes for a failover many
+times over, and as an IAM token; who has lost access shall not keep it for as long as `auth_query` fails."""
+
 _SHORTEST_INTERVAL = 0.5
 _PREPARE = (
     "SELECT pg_catalog.set_config('search_path', 'pg_catalog', false), "
@@ -63,9 +67,10 @@ class AuthQuery:
         return await self._ask_once(user)
 
     def known(self, user: str) -> ScramVerifier | None:
-        """The user's verifier as it was when last asked for, however long ago."""
+        """The user's verifier as it was when last asked for, at most USABLE ago."""
         known = self._answers.get(user)
-        return known.verifier if known is not None else None
+        recent = known is not None and asyncio.get_running_loop().time() - known.asked < USABLE
+        return known.verifier if known is not None and recent else None
 
     async def newer(self, user: str) -> ScramVerifier | None:
         """The user's verifier, asked for anew unless that was done just now. Raises: ProxyError."""

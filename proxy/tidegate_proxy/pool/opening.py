@@ -284,7 +284,7 @@ class OpeningPool(SharingPool):
         try:
             server, welcome = await opening
             server.reported = dict(welcome.parameters)
-            await prepare(server, self, self._sharing)
+            await prepare(server, self, self._sharing, self._route)
         except BaseException:
             self.counts.servers_failed += 1
             raise

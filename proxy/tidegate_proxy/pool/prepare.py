@@ -12,16 +12,19 @@ from tidegate_proxy.protocol import decode
 
 if TYPE_CHECKING:
     from tidegate_proxy.pool.opening import OpeningPool
+    from tidegate_proxy.pool.route import Route
 
 
-async def prepare(server: ServerConnection, pool: OpeningPool, sharing: Sharing) -> None:
-    """Ask what the server allows, if that is not known, and run `init_query`.
+async def prepare(server: ServerConnection, pool: OpeningPool, sharing: Sharing, route: Route) -> None:
+    """Ask whether it is the right server, and what it allows, if that is not known, and run `init_query`.
 
-    Raises: TargetRefusedError when `init_query` fails; ProxyError when the connection is lost. It is closed then.
+    Raises: TargetUnavailableError when it is the wrong one; TargetRefusedError when `init_query` fails; ProxyError when
+    the connection is lost. It is closed then.
     """
     timeout = pool.limits.server_connect_timeout
     try:
         async with asyncio.timeout(timeout):
+            await route.confirm(server)
             await _read_limits(server, pool, sharing)
             if pool.limits.init_query is not None:
                 await initialize(server, pool.limits.init_query)

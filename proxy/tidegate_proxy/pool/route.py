@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from tidegate_proxy.core.server import ServerConnection, ServerOwner
-from tidegate_proxy.errors import ProxyError, TargetUnavailableError
+from tidegate_proxy.errors import ProxyError, ServerProtocolError, TargetUnavailableError
 from tidegate_proxy.net.connector import Connector
+from tidegate_proxy.protocol import decode
 from tidegate_proxy.protocol.login_server import Welcome
 from tidegate_proxy.targets.cluster import Cluster
+from tidegate_proxy.targets.control import CHECK, read_facts
 from tidegate_proxy.targets.endpoint import Endpoint, Place
 from tidegate_proxy.targets.planner import Access
 
@@ -83,6 +85,24 @@ class Route:
         if not self._view.suits(place):
             # It went while this was opened.
             raise TargetUnavailableError(f"{place.endpoint} is no longer the server to use")
+
+    async def confirm(self, server: ServerConnection) -> None:
+        """Have a server itself say that it takes writes, if the control connection, which can't log in there, does not
+        know: it may be a standby, or a primary that another one has succeeded.
+
+        Raises: TargetUnavailableError when it is the wrong one; ProxyError when it does not say.
+        """
+        place = self._places.get(server)
+        if place is None or self._view.access.role != "writer" or self._view.is_told(place):
+            return
+        answer = await server.run(CHECK)
+        if answer.error is not None:
+            raise decode.error_from_fields(answer.error)
+        try:
+            facts, _ = read_facts(answer.rows)
+        except ValueError as error:
+            raise ServerProtocolError(f"{place.endpoint} does not say whether it takes writes") from error
+        self._view.told(place, facts)
 
     @property
     def target(self) -> Endpoint | None:

@@ -12,6 +12,7 @@ from tidegate_proxy.net.connector import Connector
 from tidegate_proxy.net.resolve import Resolver
 from tidegate_proxy.targets import planner
 from tidegate_proxy.targets.aurora import instance_endpoints
+from tidegate_proxy.targets.control import Facts
 from tidegate_proxy.targets.endpoint import Endpoint, Place
 from tidegate_proxy.targets.health import TargetHealth, TargetRole, TargetState
 from tidegate_proxy.targets.planner import Access
@@ -57,6 +58,19 @@ class View:
     def suits(self, place: Place) -> bool:
         """Whether a connection that was opened to `place` may still be used."""
         return any(target.is_at(place) for target in self._cluster.candidates(self.access))
+
+    def is_told(self, place: Place) -> bool:
+        """Whether the control connection has been able to say whether `place` takes writes."""
+        return self._cluster.role_of(place.endpoint) is not TargetRole.UNKNOWN
+
+    def told(self, place: Place, facts: Facts) -> None:
+        """What another connection to `place` says of its server. Raises: TargetUnavailableError unless writes may go
+        there."""
+        self._cluster.learn(place.endpoint, facts)
+        if facts.read_only:
+            raise TargetUnavailableError(f"{place.endpoint} takes no writes")
+        if not self.suits(place):
+            raise TargetUnavailableError(f"{place.endpoint} is a primary that another one has succeeded")
 
     def doubt(self, place: Place) -> None:
         """Something speaks against it: have it looked at now."""
@@ -164,6 +178,16 @@ class Cluster:
         if target is not None:
             target.doubt()
 
+    def learn(self, endpoint: Endpoint, facts: Facts) -> None:
+        """What a connection of a pool's has found out about a target that its control connection can't log in to."""
+        target = self._targets.get(endpoint)
+        if target is not None and facts.timeline:
+            latest = max(each.timeline for each in self._targets.values())
+            target.timeline = facts.timeline
+            if facts.timeline > latest:
+                # Connections to others may be to a primary that was lost.
+                self._settle()
+
     # Targets
 
     @property
@@ -228,14 +252,15 @@ class Cluster:
                 self.doubt(target.endpoint)
         if not self._undecided:
             self._decide(writer.endpoint if writer is not None else None)
-        elif self._writer is not None and self._role_of(self._writer) is not TargetRole.READ_WRITE:
+        elif self._writer is not None and self.role_of(self._writer) is not TargetRole.READ_WRITE:
             self._decide(None)
         change, self._change = self._change, asyncio.Event()
         change.set()
         for view in [*self._views]:
             view.changed()
 
-    def _role_of(self, endpoint: Endpoint) -> TargetRole:
+    def role_of(self, endpoint: Endpoint) -> TargetRole:
+        """Its role, as far as it is known."""
         target = self._targets.get(endpoint)
         return target.role if target is not None else TargetRole.UNKNOWN
 

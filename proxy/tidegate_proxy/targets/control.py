@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidegate_proxy.errors import ServerProtocolError, TargetUnavailableError, TargetUnreachableError
 from tidegate_proxy.net.connector import Connector
@@ -19,7 +19,7 @@ _ANSWER_LIMIT = 1 << 20
 
 # default_transaction_read_only counts where the server's own configuration sets it, as RDS does for a server that is to
 # be left; a role or a database may have it for reasons of its own. Aurora has no timelines, and one writer.
-_CHECK = """
+CHECK = """
 SELECT pg_catalog.pg_is_in_recovery()
     OR pg_catalog.current_setting('default_transaction_read_only') = 'on' AND (
         SELECT source NOT IN ('database', 'user', 'database user', 'client', 'session')
@@ -51,7 +51,13 @@ class Facts:
     read_only: bool
     life: bytes
     timeline: str
-    instances: tuple[str, ...] | None
+    instances: tuple[str, ...] | None = None
+
+
+def read_facts(rows: list[list[bytes | None]]) -> tuple[Facts, bool]:
+    """What the answer to CHECK says. Returns: facts without instances, and whether it is Aurora. Raises: ValueError."""
+    (read_only, life, aurora, segment), *_ = rows
+    return Facts(read_only == b"t", life or b"", (segment or b"")[:8].decode()), aurora == b"t"
 
 
 class ControlConnection:
@@ -86,20 +92,17 @@ class ControlConnection:
         """
         try:
             async with asyncio.timeout(self._timeout):
-                (read_only, life, aurora, segment), *_ = await self._query(_CHECK)
-                rows = await self._query(TOPOLOGY) if topology and aurora == b"t" else None
+                facts, aurora = read_facts(await self._query(CHECK))
+                rows = await self._query(TOPOLOGY) if topology and aurora else None
         except TimeoutError as error:
             raise TargetUnreachableError(f"no answer on the control connection within {self._timeout:g} s") from error
         except OSError as error:
             raise TargetUnavailableError("the control connection was closed") from error
         except ValueError as error:
             raise ServerProtocolError("the answer on the control connection is not what was asked for") from error
-        return Facts(
-            read_only == b"t",
-            life or b"",
-            (segment or b"")[:8].decode(),
-            tuple((name or b"").decode() for (name,) in rows) if rows is not None else None,
-        )
+        if rows is not None:
+            facts = replace(facts, instances=tuple((name or b"").decode() for (name,) in rows))
+        return facts
 
     async def _query(self, sql: str) -> list[list[bytes | None]]:
         if self._stream.transport.is_closing():

@@ -81,8 +81,10 @@ def candidates(targets: Sequence[Known], writer: Known | None, access: Access) -
     """All that may be used now, any as good as the other; empty when there is nothing to do but wait.
 
     A target that the control connection can't log in to, though something answers there, may be tried: the pool's own
-    user may fare better, and if not, its clients learn why.
+    user may fare better, and if not, its clients learn why. But not for writes if it is known to be of an earlier
+    timeline than another one: see writer_among.
     """
+    latest = max((target.timeline for target in targets), default="")
     readers = [target for target in targets if target.role is TargetRole.READ_ONLY]
     untold = [
         target
@@ -92,7 +94,8 @@ def candidates(targets: Sequence[Known], writer: Known | None, access: Access) -
     if access.role == "any":
         return [target for target in targets if target.role is not TargetRole.UNKNOWN] or untold
     if access.role == "writer":
-        return [writer] if writer is not None else untold
+        timely = [target for target in untold if not target.timeline or target.timeline >= latest]
+        return [writer] if writer is not None else timely
     if readers:
         return readers
     return [writer] if writer is not None and access.fallback else untold

@@ -79,6 +79,60 @@ def test_a_read_only_transaction_of_a_client_changes_nothing_for_others(
     assert "READ_ONLY" not in proxy.log
 
 
+NO_CONTROL = """
+CREATE FUNCTION no_control() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('application_name') LIKE 'tidegate %' THEN
+        RAISE EXCEPTION 'not now' USING ERRCODE = '57P03';
+    END IF;
+END $$;
+CREATE EVENT TRIGGER no_control ON login EXECUTE FUNCTION no_control();
+ALTER EVENT TRIGGER no_control ENABLE ALWAYS;
+SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE application_name LIKE 'tidegate %';
+"""
+"""Lets in all but control connections, as a server may do that is all but full."""
+
+
+def test_a_server_whose_control_connection_fails_says_itself_whether_it_takes_writes(
+    lone_server: Database, proxy_for: MakeProxy
+) -> None:
+    """A standby of PostgreSQL 13 does not say it by itself."""
+    server = lone_server.server
+    with server.connect(dbname=lone_server.name) as admin:
+        admin.execute(NO_CONTROL)
+    server.settings["default_transaction_read_only"] = "on"
+    server.reload()
+    proxy = proxy_for(lone_server, {}, connection_borrow_timeout=2)
+    with pytest.raises(psycopg.OperationalError, match="takes no writes"):
+        proxy.connect()
+    server.settings["default_transaction_read_only"] = "off"
+    server.reload()
+    with proxy.connect() as conn:
+        conn.execute("INSERT INTO written VALUES ('after', 1)")
+    assert "AVAILABLE, READ_WRITE" not in proxy.log
+
+
+def test_a_lost_primary_gets_no_writes_because_its_control_connection_fails(pair: Pair, proxy_for: MakeProxy) -> None:
+    settings = {"host": pair.primary.host, "endpoints": [pair.standby.host]}
+    proxy = proxy_for(pair.database, settings, connection_borrow_timeout=3)
+    with proxy.connect() as conn:
+        conn.execute("INSERT INTO written VALUES ('before', 1)")
+        pair.primary.kill()
+        pair.standby.promote()
+        conn.execute("INSERT INTO written VALUES ('promoted', 1)")
+        pair.primary.settings["synchronous_standby_names"] = ""
+        pair.primary.start()
+        with pair.primary.connect(dbname="app") as admin:
+            admin.execute(NO_CONTROL)
+        failed = f"target {pair.primary.host}:{pair.primary.port}: UNAVAILABLE, CONNECTION_FAILED"
+        eventually(lambda: failed in proxy.log, what="the failure of the control connection")
+        pair.standby.stop()
+        with pytest.raises(psycopg.Error):
+            conn.execute("INSERT INTO written VALUES ('lost', 1)")
+    with pair.primary.connect(dbname="app") as admin:
+        assert admin.execute("SELECT client FROM written").fetchall() == [("before",)]
+
+
 @pytest.mark.parametrize("fallback", ["writer", "refuse"])
 def test_readers_have_a_name_of_their_own(pair: Pair, tmp_path: Path, fallback: str) -> None:
     config = proxy_config(pair.database, {"connection_borrow_timeout": 2}, {"endpoints": [pair.standby.host]})

@@ -93,6 +93,15 @@ def test_candidates(servers: list[Server], access: Access, expected: list[Server
     assert planner.candidates(servers, planner.writer_among(servers, None), access) == expected
 
 
+def test_a_server_that_cannot_be_asked_gets_no_writes_if_it_was_a_primary_that_another_succeeded() -> None:
+    lost, promoted = away("a", TargetReason.PENDING_PROXY_CAPACITY), away("b", TargetReason.UNREACHABLE)
+    lost.timeline, promoted.timeline = "00000001", "00000002"
+    assert planner.candidates([lost, promoted], None, Access("writer")) == []
+    assert planner.candidates([lost, promoted], None, Access("any")) == [lost]
+    lost.timeline = ""
+    assert planner.candidates([lost, promoted], None, Access("writer")) == [lost]
+
+
 def test_readers_are_balanced() -> None:
     assert planner.least_loaded([R, R2], {R.endpoint: 2, R2.endpoint: 1}) is R2
     assert {planner.least_loaded([R, R2], {}).endpoint for _ in range(100)} == {R.endpoint, R2.endpoint}
