@@ -57,6 +57,18 @@ def test_a_user_of_the_database_logs_in_and_is_itself_there(
         assert conn.execute("SELECT session_user").fetchone() == (database.user,)
 
 
+def test_users_are_looked_up_in_another_database_if_that_is_said(
+    asking: Callable[..., ProxyProcess], database: Database
+) -> None:
+    proxy = asking(
+        {"auth_dbname": "postgres"},
+        # As long as this is asked elsewhere, nobody is there.
+        auth_query="SELECT usename, passwd FROM pg_shadow WHERE usename = $1 AND current_database() = 'postgres'",
+    )
+    with proxy.connect() as conn:
+        assert conn.execute("SELECT session_user, current_database()").fetchone() == (database.user, database.name)
+
+
 def test_a_user_with_a_cleartext_password_logs_in_too(database: Database, asking: Callable[..., ProxyProcess]) -> None:
     proxy = asking(client_tls="allow", client_tls_self_signed=True, client_auth="password")
     with proxy.connect(sslmode="require") as conn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import grp
+import os
 import signal
 import socket
 import stat
@@ -27,6 +29,15 @@ def test_clients_come_over_a_unix_socket_with_their_passwords(start_proxy: Start
         psycopg.connect(**parameters(proxy, tmp_path) | {"password": "wrong"})  # type: ignore[arg-type]
     assert proxy.stop() == 0
     assert not list(tmp_path.glob(".s.PGSQL*"))
+
+
+def test_the_socket_belongs_to_the_group_that_is_named(start_proxy: StartProxy, tmp_path: Path) -> None:
+    # Another than our own, if there is one that we may give a file to.
+    mine = {os.getegid(), *os.getgroups()}
+    groups = [group for group in grp.getgrall() if os.geteuid() == 0 or group.gr_gid in mine]
+    group = max(groups, key=lambda group: group.gr_gid != os.getegid())
+    proxy = start_proxy(unix_socket_dir=str(tmp_path), unix_socket_group=group.gr_name)
+    assert (tmp_path / f".s.PGSQL.{proxy.port}").stat().st_gid == group.gr_gid
 
 
 def test_whoever_runs_the_proxy_uses_the_console_without_a_password(start_proxy: StartProxy, tmp_path: Path) -> None:

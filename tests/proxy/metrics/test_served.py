@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import urllib.error
@@ -105,6 +106,24 @@ def test_the_http_port_must_be_free(start_proxy: StartProxy) -> None:
     taken = int(address(start_proxy(http_port=0)).rpartition(":")[2])
     with pytest.raises(AssertionError, match=r"http_port: cannot listen on 127\.0\.0\.1 port"):
         start_proxy(http_port=taken)
+
+
+def test_http_listens_where_it_is_told_to(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(http_port=0, http_host="127.0.0.2")
+    assert address(proxy).rpartition(":")[0].removeprefix("http://") == "127.0.0.2"
+    assert get(proxy, "/healthz") == (200, "ok\n")
+
+
+def test_cloudwatch_metrics_go_into_the_namespace_that_is_named(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(cloudwatch_metrics=True, cloudwatch_period=0.5, cloudwatch_namespace="Orders/Proxy")
+
+    def lines() -> list[str]:
+        return [line for line in proxy.log.splitlines() if line.startswith('{"_aws"')]
+
+    eventually(lines)
+    assert proxy.stop() == 0
+    directives = [each for line in lines() for each in json.loads(line)["_aws"]["CloudWatchMetrics"]]
+    assert {each["Namespace"] for each in directives} == {"Orders/Proxy"}
 
 
 def _cloudwatch(proxy: ProxyProcess) -> dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]:
