@@ -36,7 +36,7 @@ RDS_PROXY_ACU, RDS_PROXY_LEAST_ACU = 0.015, 8
 SERIES = 79
 """Custom metrics of one proxy with one target: its metrics, each times its sets of dimensions (without
 those by reason or result, which depend on what happens)."""
-ALARMS, ALARM_METRICS, KEYS = 12, 15, 2
+ALARMS, ALARM_METRICS, KEYS = 13, 16, 2
 """What the default stack has."""
 
 

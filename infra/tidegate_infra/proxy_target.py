@@ -41,17 +41,8 @@ class ProxyTarget:
         from the instance's class.
         Raises: DeploymentError for another engine.
         """
-        _need_postgresql(instance.engine)
-        return cls(
-            host=instance.db_instance_endpoint_address,
-            port=instance.instance_endpoint.port,
-            has_readers=False,
-            connections=instance.connections,
-            resource_id=instance.instance_resource_id,
-            secret=_secret_of(instance),
-            max_connections=max_connections or connections_of(instance),
-            address=instance.node.path,
-        )
+        host, port = instance.db_instance_endpoint_address, instance.instance_endpoint.port
+        return cls._of_rds(instance, host, port, instance.instance_resource_id, max_connections)
 
     @classmethod
     def from_cluster(cls, cluster: rds.IDatabaseCluster, *, max_connections: int | None = None) -> ProxyTarget:
@@ -60,16 +51,30 @@ class ProxyTarget:
         Parameters: `max_connections`, the parameter of the cluster's own parameter group; by default what Aurora
         derives from the capacity. Raises: DeploymentError for another engine.
         """
-        _need_postgresql(cluster.engine)
+        writer, resource_id = cluster.cluster_endpoint, cluster.cluster_resource_identifier
+        return cls._of_rds(cluster, writer.hostname, writer.port, resource_id, max_connections, has_readers=True)
+
+    @classmethod
+    def _of_rds(
+        cls,
+        database: rds.IDatabaseInstance | rds.IDatabaseCluster,
+        host: str,
+        port: float,
+        resource_id: str | None,
+        max_connections: int | None,
+        *,
+        has_readers: bool = False,
+    ) -> ProxyTarget:
+        _need_postgresql(database.engine)
         return cls(
-            host=cluster.cluster_endpoint.hostname,
-            port=cluster.cluster_endpoint.port,
-            has_readers=True,
-            connections=cluster.connections,
-            resource_id=cluster.cluster_resource_identifier,
-            secret=_secret_of(cluster),
-            max_connections=max_connections or connections_of(cluster),
-            address=cluster.node.path,
+            host=host,
+            port=port,
+            has_readers=has_readers,
+            connections=database.connections,
+            resource_id=resource_id,
+            secret=_secret_of(database),
+            max_connections=max_connections or connections_of(database),
+            address=database.node.path,
         )
 
     @classmethod

@@ -14,6 +14,7 @@ WANTED = {
     "authentication-failures",
     "borrow-latency",
     "borrow-timeouts",
+    "certificate-expires",
     "clients-waiting",
     "clients-without-tls",
     "connections-near-limit",
@@ -63,6 +64,10 @@ def test_thresholds_are_as_promised(default: Assembly) -> None:
     # Two samples, a minute apart, both with clients in the queue.
     assert (waiting["Threshold"], waiting["EvaluationPeriods"], waiting["Period"]) == (0, 2, 60)
     assert found["target-unavailable"]["ComparisonOperator"] == "LessThanThreshold"
+    expires = found["certificate-expires"]
+    assert (expires["Threshold"], expires["ComparisonOperator"]) == (14, "LessThanThreshold")
+    # One task that still shows the old one is enough.
+    assert expires["Statistic"] == "Minimum"
     assert all(alarm["TreatMissingData"] == "notBreaching" for alarm in found.values())
 
 

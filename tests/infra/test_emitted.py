@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.infra.template import Assembly
+from tests.proxy.lifecycle.conftest import Authority, authority
 from tests.support.proxy import StartProxy, eventually
+
+__all__ = ["authority"]
 
 NAMESPACE = "Tidegate"
 
@@ -70,13 +73,19 @@ def _series(assembly: Assembly, name: str, dimensions: Any) -> Series:
 
 
 def test_every_metric_that_is_watched_is_one_that_a_running_proxy_emits(
-    default: Assembly, start_proxy: StartProxy
+    default: Assembly, start_proxy: StartProxy, authority: Authority
 ) -> None:
     (name,) = {value for key, value in default["proxy"].environment().items() if key == "TIDEGATE_PROXY_NAME"}
     used = [*of_alarms(default), *of_scaling(default), *of_dashboard(default)]
     ours = {series for namespace, series in used if namespace == NAMESPACE}
     assert len(ours) > 20
-    proxy = start_proxy(cloudwatch_metrics=True, cloudwatch_period=0.5, proxy_name=name)
+    proxy = start_proxy(
+        cloudwatch_metrics=True,
+        cloudwatch_period=0.5,
+        proxy_name=name,
+        client_tls_cert=str(authority.certificate),
+        client_tls_key=str(authority.key),
+    )
     with proxy.connect() as client:
 
         def seen() -> dict[Series, str]:

@@ -136,10 +136,10 @@ def test_any_setting_of_the_proxy_can_be_given(stack: cdk.Stack, vpc: ec2.Vpc, c
 
 def test_thresholds_are_parameters(stack: cdk.Stack, vpc: ec2.Vpc, cluster: rds.DatabaseCluster) -> None:
     proxy = tidegate(stack, vpc, cluster, db_proxy_name="shop")
-    TidegateAlarms(stack, "Alarms", proxy=proxy, thresholds=Thresholds(borrow_latency_seconds=5, pinned_percent=50))
+    TidegateAlarms(stack, "Alarms", proxy=proxy, thresholds=Thresholds(borrow_latency_seconds=5, certificate_days=30))
     alarms = {one["AlarmName"]: one for one in synthesised(stack).of_type("AWS::CloudWatch::Alarm").values()}
     assert alarms["shop-borrow-latency"]["Threshold"] == 5_000_000
-    assert alarms["shop-pinned-connections"]["Threshold"] == 50
+    assert alarms["shop-certificate-expires"]["Threshold"] == 30
 
 
 def test_a_fixed_number_of_tasks_does_not_scale(stack: cdk.Stack, vpc: ec2.Vpc, cluster: rds.DatabaseCluster) -> None:

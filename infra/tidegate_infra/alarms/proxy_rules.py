@@ -42,6 +42,16 @@ def proxy_rules(metrics: ProxyMetrics, thresholds: Thresholds) -> list[Rule]:
             metrics.metric("ClientConnectionsNoTLS"),
             thresholds.clients_without_tls,
         ),
+        # No data is no alarm: a proxy without TLS has no certificate.
+        Rule(
+            "CertificateExpires",
+            "certificate-expires",
+            "The proxy's certificate expires soon: from then on no client that verifies it can connect.",
+            "Put a new one into its secret; who knows only the old authority must be given the new one first.",
+            metrics.metric("CertificateDaysLeft", "Minimum", period=Duration.hours(1)),
+            thresholds.certificate_days,
+            below=True,
+        ),
         Rule(
             "ClientsWaiting",
             "clients-waiting",

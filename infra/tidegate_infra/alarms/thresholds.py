@@ -27,6 +27,10 @@ class Thresholds:
     clients_without_tls: float = 0
     """Clients that are logged in without TLS."""
 
+    certificate_days: float = 14
+    """Below it: days until the certificate that clients are shown expires. The default leaves time to hand out a new
+    authority first, where there is one."""
+
     authentication_failures: float = 20
     """Logins that failed for a password, a token or TLS, in five minutes."""
 

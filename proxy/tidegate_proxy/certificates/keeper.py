@@ -47,6 +47,11 @@ class CertificateKeeper:
         return concern and (concern[0], f"{self._name}: the certificate {concern[1]}")
 
     @property
+    def days_left(self) -> float | None:
+        """Days until clients that verify the certificate fail; None while clients are shown none."""
+        return self._pair.days_left(now()) if self._pair is not None else None
+
+    @property
     def _name(self) -> str:
         return self._source.name if self._source is not None else ""
 

@@ -53,6 +53,11 @@ class Pair:
             f"SHA-256 {fingerprint}"
         )
 
+    def days_left(self, now: datetime) -> float:
+        """Days until the first certificate of the chain expires; below 0 when it has. Raises: CertificateError."""
+        ends: datetime = min(each.not_valid_after for each in self.certificates())
+        return (ends - now) / timedelta(days=1)
+
     def concern(self, now: datetime) -> tuple[int, str] | None:
         """What an operator should know of the chain's dates: a level of `logging` and a sentence; None if all is well.
 

@@ -163,6 +163,8 @@ def _of_identities(proxy: Proxy) -> Iterator[Reading]:
 def _of_process(proxy: Proxy) -> Iterator[Reading]:
     yield Reading("CPUUtilization", {}, proxy.monitor.vitals.cpu_percent)
     yield Reading("MemoryUsed", {}, resident_memory())
+    if (days := proxy.certificates.days_left) is not None:
+        yield Reading("CertificateDaysLeft", {}, days)
     yield Reading("EventLoopLag", {}, Distribution(list(proxy.monitor.vitals.lags), proxy.monitor.vitals.lag))
 
 

@@ -44,6 +44,8 @@ the first, so sum over it. One that does not answer is missing. Rules for alerts
 increase(tidegate_borrow_timeouts_total[5m]) > 0
 # one of a hundred transactions waits for longer than a second
 histogram_quantile(0.99, sum by (le) (rate(tidegate_database_connections_borrow_latency_seconds_bucket[5m]))) > 1
+# the proxy's certificate expires within two weeks
+tidegate_certificate_days_left < 14
 # server connections cannot be opened
 rate(tidegate_database_connections_setup_failed_total[5m]) > 0.1
 ```

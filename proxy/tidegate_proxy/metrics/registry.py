@@ -6,8 +6,9 @@ CloudWatch" in the Amazon RDS user guide), so that dashboards and alarms need on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 
@@ -68,21 +69,7 @@ class Metric:
     meaning: str
     labels: tuple[str, ...] = ()
     statistic: str = "Sum"
-    of_rds: bool = field(default=False)
-
-
-def _rds(
-    name: str,
-    kind: Kind,
-    dimensions: tuple[Dimensions, ...],
-    prometheus: str,
-    meaning: str,
-    *,
-    labels: tuple[str, ...] = (),
-    unit: Unit = Unit.COUNT,
-    statistic: str = "Sum",
-) -> Metric:
-    return Metric(name, kind, unit, dimensions, f"tidegate_{prometheus}", meaning, labels, statistic, of_rds=True)
+    of_rds: bool = False
 
 
 def _own(
@@ -95,8 +82,12 @@ def _own(
     labels: tuple[str, ...] = (),
     unit: Unit = Unit.COUNT,
     statistic: str = "Sum",
+    of_rds: bool = False,
 ) -> Metric:
-    return Metric(name, kind, unit, dimensions, f"tidegate_{prometheus}", meaning, labels, statistic)
+    return Metric(name, kind, unit, dimensions, f"tidegate_{prometheus}", meaning, labels, statistic, of_rds)
+
+
+_rds: Final = partial(_own, of_rds=True)
 
 
 METRICS: Final[tuple[Metric, ...]] = (
@@ -425,6 +416,14 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Connections to the server that are no member's: other users', and a dead member's while they still work.",
         labels=("target",),
         statistic="Maximum",
+    ),
+    _own(
+        "CertificateDaysLeft",
+        Kind.GAUGE,
+        (PROXY,),
+        "certificate_days_left",
+        "Days until the certificate that clients are shown, or one of its chain, expires; below 0 when it has.",
+        statistic="Minimum",
     ),
     _own(
         "CPUUtilization",

@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 import ssl
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 import trustme
 from tests.lambda_layer.identity.services import moto
 from tests.proxy.lifecycle.conftest import Authority
+from tests.proxy.metrics.test_served import samples
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
 
 from tidegate_proxy.protocol import encode
@@ -168,3 +169,33 @@ def test_a_certificate_out_of_secrets_manager(
             assert conn.execute("SELECT 1").fetchone() == (1,)
         manager.close()
     assert "PRIVATE KEY" not in proxy.log
+
+
+def days_left(proxy: ProxyProcess) -> list[float]:
+    return [value for (name, _), value in samples(proxy).items() if name == "tidegate_certificate_days_left"]
+
+
+def test_how_long_the_certificate_is_valid_is_a_metric_that_follows_a_renewal(
+    start_proxy: StartProxy, renewed: Renewed
+) -> None:
+    renewed.renew(not_after=datetime.now(UTC) + timedelta(days=10))
+    proxy = start_proxy(
+        http_port=0, client_tls_cert=str(renewed.file), client_tls_key=str(renewed.file), client_tls_refresh=0.2
+    )
+    (days,) = days_left(proxy)
+    assert 9.9 < days <= 10
+    renewed.renew(not_after=datetime.now(UTC) + timedelta(days=90))
+    eventually(lambda: 89.9 < days_left(proxy)[0] <= 90, what="the new certificate's days")
+
+
+def test_an_expired_certificate_has_fewer_than_no_days_left(start_proxy: StartProxy, renewed: Renewed) -> None:
+    long_ago, yesterday = datetime.now(UTC) - timedelta(days=9), datetime.now(UTC) - timedelta(days=1)
+    renewed.renew(not_before=long_ago, not_after=yesterday)
+    proxy = start_proxy(http_port=0, client_tls_cert=str(renewed.file), client_tls_key=str(renewed.file))
+    proxy.allowed_in_log.append(" ERROR ")
+    (days,) = days_left(proxy)
+    assert -1.1 < days <= -1
+
+
+def test_without_a_certificate_there_is_nothing_to_tell_of_it(start_proxy: StartProxy) -> None:
+    assert days_left(start_proxy(http_port=0)) == []
