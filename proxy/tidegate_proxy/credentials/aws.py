@@ -56,7 +56,9 @@ class Aws:
         """How often each operation failed."""
         self._region = region
         # Threads of our own: the loop's are for resolving names, which must not wait behind a slow call.
-        self._threads = ThreadPoolExecutor(_THREADS, "aws")
+        # And tokens have theirs: they are signed here, and must not wait behind a Secrets Manager that does not answer.
+        self._secret_threads = ThreadPoolExecutor(_THREADS, "secrets")
+        self._token_threads = ThreadPoolExecutor(_THREADS, "tokens")
         self._lock = threading.Lock()
         self._counting = threading.Lock()
         self._session: Any = None
@@ -64,7 +66,8 @@ class Aws:
 
     def close(self) -> None:
         """Take no more calls."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._secret_threads, self._token_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def secret_values(self, secret: str, stages: Iterable[str]) -> dict[str, SecretValue]:
         """Versions of a secret, by staging label; one without a version, or that must not be read, is left out, but for
@@ -72,7 +75,8 @@ class Aws:
 
         Raises: AwsError.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.read_secret, secret, tuple(stages))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._secret_threads, self.read_secret, secret, tuple(stages))
 
     def read_secret(self, secret: str, stages: Iterable[str]) -> dict[str, SecretValue]:
         """The same for a thread that may wait, some 30 seconds at most. Raises: AwsError."""
@@ -81,7 +85,8 @@ class Aws:
 
     async def rds_token(self, host: str, port: int, user: str) -> str:
         """A token with which `user` can log in to the RDS endpoint within the next 15 minutes. Raises: AwsError."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._rds_token, host, port, user)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._token_threads, self._rds_token, host, port, user)
 
     @contextlib.contextmanager
     def _counted(self, name: str) -> Iterator[None]:
