@@ -227,7 +227,17 @@ class Membership:
 
     def _refused(self) -> None:
         """The server has no room (53300): what is held now is all that there is."""
+        first = self._loop.time() >= self._refused_until
         self._refused_until = self._loop.time() + _REFUSED_FOR
         if not self.limit.frozen:
-            self.limit.most = min(self.limit.most or 0, self.limit.used)
+            share = self.limit.most or 0
+            self.limit.most = min(share, self.limit.used)
+            if first:
+                logger.warning(
+                    "fleet on %s: the server has no room for another connection: share %d -> %d, for %g s at least",
+                    self.target,
+                    share,
+                    self.limit.most,
+                    _REFUSED_FOR,
+                )
         self._hurry.set()
