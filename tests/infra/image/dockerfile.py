@@ -92,10 +92,11 @@ def _matches(pattern: str, name: str) -> bool:
 
 @dataclass
 class Stage:
-    """One stage being carried out. `root` stands for its file system."""
+    """One stage being carried out. `root` stands for its file system, and `python` for the base image's."""
 
     root: Path
     context: Path
+    python: Path = Path(sys.executable)
     others: dict[str, Stage] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     workdir: str = "/"
@@ -148,7 +149,7 @@ class Stage:
     def _run(self, instruction: Instruction, environment: dict[str, str]) -> None:
         command = [self.argument(part) for part in instruction.arguments]
         if command[0] == "python":
-            command[0] = sys.executable
+            command[0] = str(self.python)
         self.commands.append(command)
         mounted = self._mount(instruction.flags.get("mount"))
         try:
