@@ -15,6 +15,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from tests.lambda_layer.helpers import TlsFront, connected
+from tests.support.certificates import self_issued
 from tests.support.postgres import Database
 
 import tidegate
@@ -193,16 +194,8 @@ def forged_root() -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Amazon RDS us-east-1 Root CA RSA2048 G9")])
-    now = datetime.datetime.now(datetime.UTC)
     certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=4000))
+        self_issued("Amazon RDS us-east-1 Root CA RSA2048 G9", key, days=4000)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from xml.sax.saxutils import escape
 
 from aiohttp import web
 
+from tidegate_load.loop_thread import LoopThread
 from tidegate_load.sts.signature import Key, Refused, verify
 
 _NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
@@ -132,38 +131,22 @@ async def listen(
     return runner, int(runner.addresses[0][1])
 
 
-class StandInSts(StsApplication):
+class StandInSts(LoopThread, StsApplication):
     """The stand-in on a loopback port, in a thread of its own, while entered. `url`: its endpoint.
 
     Parameters: as of StsApplication; `tls`, with a certificate for https.
     """
 
     def __init__(self, keys: Iterable[Key] = (), *, delay: float = 0.0, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(keys, delay=delay)
+        LoopThread.__init__(self)
+        StsApplication.__init__(self, keys, delay=delay)
         self._tls = tls
         self.url = ""
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._end: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(30)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._end is not None
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(30)
-        self._loop.close()
-
-    async def _run(self) -> None:
-        self._end = asyncio.Event()
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """See LoopThread."""
         runner, port = await listen(self, "127.0.0.1", 0, self._tls)
         self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{port}"
-        self._ready.set()
-        await self._end.wait()
+        yield
         await runner.cleanup()

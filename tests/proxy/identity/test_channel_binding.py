@@ -3,7 +3,6 @@ the middle whose certificate the client trusts."""
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 import ssl
 from collections.abc import Callable
@@ -15,9 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from tests.proxy.lifecycle.tls_relay import TLSRelay
+from tests.support.certificates import PrivateKey, self_issued
 from tests.support.proxy import StartProxy
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 Digest = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 KEYS: dict[str, tuple[Callable[[], PrivateKey], Digest | None]] = {
     "RSA": (lambda: rsa.generate_private_key(65537, 2048), hashes.SHA256()),
@@ -32,16 +31,8 @@ def certificate(folder: Path, kind: str) -> Path:
     """A self-signed certificate for 127.0.0.1 with its key, in one file."""
     make, digest = KEYS[kind]
     key = make()
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "proxy")])
-    now = datetime.datetime.now(datetime.UTC)
     made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        self_issued("proxy", key, days=1)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         .sign(key, digest)
     )

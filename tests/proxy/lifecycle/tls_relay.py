@@ -5,44 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import threading
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator
 
+from tidegate_load.loop_thread import LoopThread
 from tidegate_proxy.protocol import encode
 
 
-class TLSRelay:
+class TLSRelay(LoopThread):
     """Listens on a loopback port for PostgreSQL clients that ask for TLS; forwards to `target_port` without it.
 
     - `port`: where to connect. `connections`: how many came; `handshakes`: how many succeeded.
     """
 
     def __init__(self, target_port: int, context: ssl.SSLContext) -> None:
+        super().__init__()
         self.port = 0
         self.connections = self.handshakes = 0
         self._target_port = target_port
         self._context = context
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._end: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._end is not None
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _run(self) -> None:
-        self._end = asyncio.Event()
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """See LoopThread."""
         tasks: set[asyncio.Task[None]] = set()
 
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,8 +36,7 @@ class TLSRelay:
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._end.wait()
+        yield
         server.close()
         for task in tasks:
             task.cancel()
