@@ -56,7 +56,8 @@ class Fleet:
         """Dollars a month, by what they are for."""
         fargate = self.tasks * HOURS * (self.vcpu * FARGATE_VCPU["arm64"] + self.gib * FARGATE_GIB["arm64"])
         found = {"Fargate": fargate}
-        found["endpoint"] = HOURS * (NLB_HOUR + NLCU_HOUR) if self.load_balancer else ZONE
+        # Either way its name takes a zone.
+        found["endpoint"] = ZONE + (HOURS * (NLB_HOUR + NLCU_HOUR) if self.load_balancer else 0)
         found["logs"] = self.logs * LOG_GIB
         if self.watched:
             alarms = ALARM * ALARMS + ALARM_METRIC * (ALARM_METRICS - ALARMS)
