@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from tidegate_proxy.core.codes import NOBODYS_VALUES
@@ -11,6 +12,10 @@ from tidegate_proxy.protocol.wire import COPY_DONE, EXECUTE, IDLE, SYNC
 
 _FAILING_EXECUTE = encode.message(EXECUTE, encode.cstring("of a client that is gone") + bytes(4))
 """Execute of a portal that does not exist: an error, or skipped after one; the transaction fails in either case."""
+
+
+_CANCEL_AGAIN = 0.5
+"""Seconds after which a cancelled query that still runs is cancelled again."""
 
 
 async def reset(
@@ -46,7 +51,7 @@ async def reset(
     if server.owed:
         await cancel(server)
         if not server.uncertain:
-            await server.all_answered()
+            await _until_cancelled(server, cancel)
     if server.uncertain:
         if server.status != IDLE or server.closing:
             return False
@@ -68,3 +73,14 @@ async def reset(
         server.applied = {}
         server.sequences_of, server.sequences_used = NOBODYS_VALUES, False
     return True
+
+
+async def _until_cancelled(server: ServerConnection, cancel: Callable[[ServerConnection], Awaitable[None]]) -> None:
+    # PostgreSQL ignores what comes before it has read the query, which would then run for as long as it likes.
+    answered = asyncio.ensure_future(server.all_answered())
+    try:
+        while not (await asyncio.wait([answered], timeout=_CANCEL_AGAIN))[0]:
+            await cancel(server)
+        answered.result()
+    finally:
+        answered.cancel()
