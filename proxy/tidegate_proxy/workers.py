@@ -26,6 +26,7 @@ TOLD_BY_CONSOLE = 3
 """Exit status of a worker after SHUTDOWN, which it has told the others, too."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_LONG = 3600.0
 _LIVED_WELL = 10.0
 """Seconds after which a worker's death is not taken for a consequence of its start."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -132,8 +133,7 @@ class Workers:
         try:
             while self._running or not self._stopping:
                 self._start_due()
-                wait = max(0.0, min(self._due.values(), default=3600.0) - time.monotonic())
-                got = signal.sigtimedwait(signals, wait)
+                got = signal.sigtimedwait(signals, self._until_due())
                 if got is not None and got.si_signo != signal.SIGCHLD:
                     self._pass_on(signal.Signals(got.si_signo))
                 self._reap()
@@ -145,6 +145,10 @@ class Workers:
                 kept.close()
             os.close(self._output)
         return self._status
+
+    def _until_due(self) -> float:
+        """Seconds until the next start, or else any while: a signal ends the wait."""
+        return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else _LONG
 
     def _start_due(self) -> None:
         now = time.monotonic()

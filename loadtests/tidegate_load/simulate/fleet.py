@@ -151,7 +151,7 @@ class Simulation:
         self._queries += 1
         view = self._view()
         me = self._published[process.id]
-        wanted = planner.new_share(view, process.id, 0)
+        wanted = planner.new_share(view, process.id, 0, 0)
         if wanted < process.share:
             process.share = wanted
         elif wanted > me.share and process.held <= process.share:

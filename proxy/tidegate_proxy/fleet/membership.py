@@ -28,8 +28,8 @@ _LONGEST_RETRY = 1.0
 _REFUSED_FOR = 10.0
 """Seconds for which a share does not grow beyond what the server allowed when it refused a connection."""
 _OTHERS_SEEN = 5
-"""Looks by which other users' connections must have been there: what a member has opened since it published its number
-looks like another user's for a moment."""
+"""Looks by which connections that are no member's must have been there: what a member has opened since it published its
+number looks like another user's for a moment."""
 
 
 class ControlPool(Pool):
@@ -74,6 +74,7 @@ class Membership:
         self._pool: ControlPool | None = None
         self._peaks: deque[tuple[float, int]] = deque()
         self._others: deque[int] = deque(maxlen=_OTHERS_SEEN)
+        self._strays: deque[int] = deque(maxlen=_OTHERS_SEEN)
         self._refused_until = 0.0
         self._failures = 0
         self._hurry = asyncio.Event()
@@ -179,7 +180,8 @@ class Membership:
             logger.info("fleet on %s: %d members", self.target, len(view.members))
         self.view = view
         self._others.append(view.others)
-        share = planner.new_share(view, me.id, self.others)
+        self._strays.append(view.strays)
+        share = planner.new_share(view, me.id, self.others, min(self._strays))
         if self.limit.frozen:
             # Published by now: what is held is what may be had.
             self.limit.frozen, self.limit.most = False, me.share

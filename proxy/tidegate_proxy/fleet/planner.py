@@ -89,9 +89,9 @@ def kept_back(members: int) -> int:
     return CONTROL_CONNECTIONS * members + min(MOST_SPARE, max(LEAST_SPARE, members))
 
 
-def to_share(view: View, others: int) -> int:
-    """How many connections the members may share; `others`, how many the server is taken to need for other users."""
-    return max(0, min(view.budget, view.room - others) - kept_back(len(view.members)))
+def to_share(view: View, others: int, strays: int) -> int:
+    """How many connections the members may share; parameters as of `new_share`."""
+    return max(0, min(view.budget - strays, view.room - others) - kept_back(len(view.members)))
 
 
 def parts(total: int, members: Sequence[Member]) -> dict[str, int]:
@@ -117,14 +117,15 @@ def _least(total: int, members: int) -> int:
     return min(total // members, max(1, total // (4 * members)))
 
 
-def new_share(view: View, me: str, others: int) -> int:
+def new_share(view: View, me: str, others: int, strays: int) -> int:
     """What this member's share should become.
 
-    Parameters: `me`, its id; `others`, connections of other users that are to be respected.
+    Parameters: `me`, its id; `others`, connections that are no member's and are to be respected; `strays`, those of
+    them that are of the members' users. As `claimable` has them, or what it does not let one have nobody would give up.
     Returns: less than its present share when it must give up some, which is its own affair; more when it may try to
     claim so many; see `claimable`.
     """
-    total = to_share(view, others)
+    total = to_share(view, others, strays)
     wanted = parts(total, view.members)
     least = _least(total, len(view.members))
     mine = next(member for member in view.members if member.id == me)

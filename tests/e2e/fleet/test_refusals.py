@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from tests.e2e.fleet.clients import Observer
 from tests.e2e.fleet.conftest import BUDGET, StartClients, StartMember
 from tests.support.postgres import Database
@@ -85,3 +87,23 @@ def test_who_joins_opens_nothing_until_the_others_have_made_room(
             each.stop()
             assert each.errors == []
     assert max(observer.counts) <= BUDGET
+
+
+def test_who_joins_is_served_also_where_somebody_else_uses_the_members_user(
+    database: Database, start_member: StartMember, start_clients: StartClients
+) -> None:
+    """No member holds those connections, so they take a part of the budget: not just of what the last one gets."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(14):
+            stack.enter_context(database.server.connect(**database.parameters))
+        # The first of them has most of the budget, and stops needing it.
+        members = [start_member(default_pool_size=8) for _ in range(3)]
+        with Observer(database) as observer:
+            eventually(lambda: len(observer.members) == 3, timeout=TIMEOUT)
+            load = [start_clients(member, 12) for member in members]
+            late = start_clients(start_member(default_pool_size=8), 12)
+            for each in (*load, late):
+                eventually(lambda each=each: each.answered > 50, timeout=TIMEOUT, what="service")  # type: ignore[misc]
+            for each in (*load, late):
+                each.stop()
+                assert each.errors == []

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 
+import psutil
 import psycopg
 import pytest
 from tests.e2e.fleet.clients import Observer
@@ -93,3 +94,15 @@ def test_what_no_worker_can_use_ends_them_all(database: Database, start_member: 
         start_member(fleet=False, workers=2, listen_port=first.port)
     with psycopg.connect(**first.parameters) as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_the_parent_sleeps_while_its_workers_work(start_member: StartMember) -> None:
+    proxy = start_member(fleet=False, workers=2)
+    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+    parent = psutil.Process(proxy.pid)
+    before = parent.cpu_times()
+    with proxy.connect() as conn:
+        for _ in range(5):
+            conn.execute("SELECT pg_sleep(0.2)")
+    after = parent.cpu_times()
+    assert after.user + after.system - before.user - before.system <= 0.1

@@ -33,14 +33,16 @@ def view(all_members: Sequence[Member], to_share: int = 84, others: int = 0, str
     return View(budget, budget + 7, used + others, used, all_members)
 
 
-def settle(all_members: Sequence[Member], to_share: int = 84, rounds: int = 60) -> list[int]:
+def settle(
+    all_members: Sequence[Member], to_share: int = 84, rounds: int = 60, *, others: int = 0, strays: int = 0
+) -> list[int]:
     """Shares after so many looks by each member in turn; what is given up is closed at once."""
     state = list(all_members)
     before = sum(member.share for member in state)
     for _ in range(rounds):
         for index, member in enumerate(state):
-            now = view(state, to_share)
-            share = new_share(now, member.id, 0)
+            now = view(state, to_share, others, strays)
+            share = new_share(now, member.id, now.others, now.strays)
             if share > member.share:
                 share = member.share + min(share - member.share, claimable(now))
             state[index] = replace(member, share=share, held=min(member.demand, share))
@@ -87,9 +89,29 @@ def test_a_dead_members_part_is_free_once_its_connections_are_gone() -> None:
 def test_where_other_users_take_the_room_the_fleet_gives_way() -> None:
     now = view(members((42, 50), (42, 50)), others=40)
     assert claimable(now) == 0
-    assert new_share(now, "00000000", 40) == (84 - 40 + 7) // 2
+    assert new_share(now, "00000000", 40, 0) == (84 - 40 + 7) // 2
     # Others who fit beside the budget change nothing.
-    assert new_share(view(now.members, others=7), "00000000", 7) == 42
+    assert new_share(view(now.members, others=7), "00000000", 7, 0) == 42
+
+
+def test_a_member_that_joins_gets_its_part_also_where_somebody_else_uses_the_members_user() -> None:
+    assert min(settle(members((44, 10), (9, 10), (7, 2), (0, 1)), to_share=78, strays=18)) >= 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=6),
+    st.integers(0, 100),
+    st.integers(0, 40),
+    st.integers(0, 40),
+)
+def test_nobody_in_need_stays_with_less_than_its_part(
+    numbers: list[tuple[int, int]], total: int, others: int, strays: int
+) -> None:
+    shares = settle(members(*numbers), total, others=others, strays=strays)
+    # Of the connections that the server has room for, strays take theirs, too; see `view`.
+    wanted = parts(max(0, min(total - strays, total + 7 - others - strays)), members(*numbers))
+    for member, share in zip(members(*numbers), shares, strict=True):
+        assert share >= min(member.demand, wanted[member.id])
 
 
 def test_a_smaller_budget_is_kept_to() -> None:
