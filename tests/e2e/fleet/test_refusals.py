@@ -95,7 +95,9 @@ def test_who_joins_is_served_also_where_somebody_else_uses_the_members_user(
     """No member holds those connections, so they take a part of the budget: not just of what the last one gets."""
     with contextlib.ExitStack() as stack:
         for _ in range(14):
-            stack.enter_context(database.server.connect(**database.parameters))
+            stack.enter_context(
+                database.server.connect(dbname=database.name, user=database.user, password=database.password)
+            )
         # The first of them has most of the budget, and stops needing it.
         members = [start_member(default_pool_size=8) for _ in range(3)]
         with Observer(database) as observer:
