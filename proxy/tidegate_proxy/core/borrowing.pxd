@@ -6,7 +6,8 @@ from tidegate_proxy.core.server cimport ServerConnection
 
 cdef class Borrowing:
     cdef public list idle
-    cdef public bint busy
+    cdef public dict _waiting
+    cdef public bint held_up
     cdef public double now
     cdef public long generation
     cdef public Py_ssize_t max_prepared

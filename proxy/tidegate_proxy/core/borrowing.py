@@ -1,4 +1,5 @@
-"""The half of a pool that runs for each transaction: taking an idle server connection, and putting it back.
+"""The half of a pool that runs for each transaction: taking an idle server connection, and putting it back, or handing
+it to whoever waits.
 
 Whatever is not as usual is left to the pool itself.
 """
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tidegate_proxy.core.client import ClientConnection
     from tidegate_proxy.core.server import ServerConnection
+    from tidegate_proxy.pool.sharing_pool import Waiter
 
 
 class Borrowing:
@@ -23,8 +25,10 @@ class Borrowing:
     def __init__(self) -> None:
         # The latest is taken first: so the others may become idle for long enough to be closed.
         self.idle: list[ServerConnection] = []
-        # Somebody waits, or something else keeps server connections from being put back just so.
-        self.busy = False
+        # Each with since when and until when at most it waits; the first has waited longest.
+        self._waiting: dict[Waiter, tuple[float, float]] = {}
+        # Something keeps server connections from being taken and put back just so.
+        self.held_up = False
         # Event-loop time in seconds, as of the latest sweep: nothing here needs it more precisely.
         self.now = 0.0
         self.generation = 0
@@ -37,7 +41,7 @@ class Borrowing:
 
     def take(self) -> ServerConnection | None:
         """A server connection if one is idle and nobody has waited for longer."""
-        if not self.busy:
+        if not (self.held_up or self._waiting):
             while self.idle:
                 server = self.idle.pop()
                 if server.fatal is None and not server.closing:
@@ -46,9 +50,17 @@ class Borrowing:
         return None
 
     def put_back(self, server: ServerConnection) -> bool:
-        """Put a server connection that may be reused among the idle ones. False: the pool has to look after it."""
-        if self.busy or server.tainted or server.generation != self.generation:
+        """A server connection that may be reused goes to whoever waits longest, else to the idle ones.
+
+        Returns: False, and nothing is done, where the pool has to look after it.
+        """
+        if self.held_up or server.tainted or server.generation != self.generation:
             return False
+        if self._waiting:
+            waiter = next(iter(self._waiting))
+            del self._waiting[waiter]
+            waiter.server_granted(server)
+            return True
         server.idle_since = self.now
         self.idle.append(server)
         return True

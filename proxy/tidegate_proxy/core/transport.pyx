@@ -63,6 +63,8 @@ cdef Py_ssize_t LOW_WATER = 1 << 14
 
 cdef enum:
     EVENTS = 256
+    # After so many the event loop's timers and everybody else have their turn.
+    ROUNDS = 4
 
 
 cdef class Poller:
@@ -107,10 +109,20 @@ cdef class Poller:
             raise OSError(errno, _strerror(errno))
 
     def _dispatch(self):
-        cdef int number, count
+        # A turn of the event loop costs more than to look again whether something has come meanwhile.
+        cdef int count
+        cdef int left = ROUNDS
+        while left:
+            count = epoll_wait(self._fd, self._events, EVENTS, 0)
+            if count <= 0:
+                return
+            self._serve(count)
+            left -= 1
+
+    cdef _serve(self, int count):
+        cdef int number
         cdef unsigned int events
         cdef DirectTransport transport
-        count = epoll_wait(self._fd, self._events, EVENTS, 0)
         # What a server has to say goes first: it may be that it is gone, and then no client shall be given to it.
         for number in range(2 * count):
             # One of those before may have ended it.

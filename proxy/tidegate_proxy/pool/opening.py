@@ -87,7 +87,6 @@ class OpeningPool(SharingPool):
         if 0 < self.limits.max_waiting_clients <= len(self._waiting):
             self._loop.call_soon(waiter.borrow_failed, QueueFullError(len(self._waiting)))
             return None
-        self.busy = True
         now = self._loop.time()
         until = now + self.limits.connection_borrow_timeout
         self._waiting[waiter] = (now, until)
@@ -119,7 +118,6 @@ class OpeningPool(SharingPool):
             self._no_longer_waiting()
 
     def _no_longer_waiting(self) -> None:
-        self._see_whether_busy()
         if self._contended and not self._waiting:
             self._sharing.withdraw(self)
 

@@ -267,7 +267,7 @@ class Pool(OpeningPool):
 
     def pause(self) -> None:
         """Give no server connection to anybody, and close each one when it is next free."""
-        self._paused = self.busy = True
+        self._paused = self.held_up = True
         self._sharing.withdraw(self)
         for server in [*self.idle]:
             self.idle.remove(server)
@@ -276,7 +276,7 @@ class Pool(OpeningPool):
     def resume(self) -> None:
         """Go on after a pause."""
         self._paused = False
-        self._see_whether_busy()
+        self._see_whether_held_up()
         self.open_more()
 
     def kill(self) -> None:
@@ -318,7 +318,7 @@ class Pool(OpeningPool):
 
     async def close(self) -> None:
         """Close every server connection; whoever still holds one has been told."""
-        self._closed = self.busy = True
+        self._closed = self.held_up = True
         if self._retry is not None:
             self._retry.cancel()
         if self._next_timeout is not None:

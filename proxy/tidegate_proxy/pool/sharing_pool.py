@@ -28,8 +28,6 @@ class SharingPool(Borrowing):
         # Clients that have logged in.
         self.clients = 0
         self._servers: set[ServerConnection] = set()
-        # Each with since when and until when at most it waits; the first has waited longest.
-        self._waiting: dict[Waiter, tuple[float, float]] = {}
         self._opening = 0
         self._closed = False
         self._paused = False
@@ -43,10 +41,10 @@ class SharingPool(Borrowing):
     @contended.setter
     def contended(self, contended: bool) -> None:
         self._contended = contended
-        self._see_whether_busy()
+        self._see_whether_held_up()
 
-    def _see_whether_busy(self) -> None:
-        self.busy = self._closed or self._paused or self._contended or bool(self._waiting)
+    def _see_whether_held_up(self) -> None:
+        self.held_up = self._closed or self._paused or self._contended
 
     @property
     def servers(self) -> Collection[ServerConnection]:
