@@ -105,6 +105,7 @@ class Cluster:
         self._latest_writer: Endpoint | None = None
         # There is another writer, as it seems, but not everybody has been asked yet.
         self._undecided = False
+        self._candidate: planner.Candidate | None = None
         self._views: list[View] = []
         self._connectors: list[Connector] = []
         self._change = asyncio.Event()
@@ -246,8 +247,11 @@ class Cluster:
         targets = [*self._targets.values()]
         writer = planner.writer_among(targets, self._writer)
         self._undecided = False
-        if writer is not None and writer.endpoint != self._writer:
-            for target in planner.to_ask_first(targets, writer):
+        if writer is None or writer.endpoint == self._writer:
+            self._candidate = None
+        else:
+            self._candidate = planner.candidate_for(writer, self._candidate)
+            for target in planner.to_ask_first(targets, self._candidate):
                 self._undecided = True
                 self.doubt(target.endpoint)
         if not self._undecided:

@@ -63,16 +63,37 @@ def writer_among(targets: Sequence[Known], current: Endpoint | None) -> Known | 
     return max(writers, key=lambda target: (target.timeline, target.endpoint == current))
 
 
-def to_ask_first(targets: Sequence[Known], writer: Known) -> list[Known]:
-    """The targets that must be looked at before another writer than before is believed: one of them may have been
-    promoted since it was seen last, and then this is the primary that was lost."""
+@dataclass(frozen=True)
+class Candidate:
+    """Another writer than before, not yet believed: `timeline` that it is on; `seen_at`, when the look began by which it
+    was first seen to be the writer."""
+
+    endpoint: Endpoint
+    timeline: str
+    seen_at: float
+
+
+def candidate_for(writer: Known, before: Candidate | None) -> Candidate:
+    """The candidate that `writer` is; the same one as `before` as long as it is the same server on the same timeline.
+
+    It is asked again and again meanwhile. Were the others to have been looked at since its latest answer, one that
+    answers slowly would never have been.
+    """
+    if before is not None and (before.endpoint, before.timeline) == (writer.endpoint, writer.timeline):
+        return before
+    return Candidate(writer.endpoint, writer.timeline, writer.looked_at)
+
+
+def to_ask_first(targets: Sequence[Known], candidate: Candidate) -> list[Known]:
+    """The targets that must be looked at before a candidate is believed: one of them may have been promoted since it
+    was seen last, and then the candidate is the primary that was lost."""
     return [
         target
         for target in targets
-        if target is not writer
+        if target.endpoint != candidate.endpoint
         and (
             target.state is TargetState.REGISTERING
-            or (target.state is TargetState.AVAILABLE and target.looked_at < writer.looked_at)
+            or (target.state is TargetState.AVAILABLE and target.looked_at < candidate.seen_at)
         )
     ]
 

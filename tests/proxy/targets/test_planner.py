@@ -68,7 +68,24 @@ def test_of_equal_writers_the_one_in_use_is_kept_else_the_first_is_taken() -> No
 def test_who_has_not_been_asked_since_may_have_been_promoted() -> None:
     found = writer("a", looked_at=5)
     late, fresh, unknown, gone = reader("b", 4), reader("c", 6), new("d"), away("e", TargetReason.UNREACHABLE)
-    assert planner.to_ask_first([found, late, fresh, unknown, gone], found) == [late, unknown]
+    candidate = planner.candidate_for(found, None)
+    assert planner.to_ask_first([found, late, fresh, unknown, gone], candidate) == [late, unknown]
+
+
+def test_what_a_candidate_answers_meanwhile_makes_no_answer_of_the_others_too_old() -> None:
+    found, slow = writer("a", looked_at=5), reader("b", 4)
+    candidate = planner.candidate_for(found, None)
+    assert planner.to_ask_first([found, slow], candidate) == [slow]
+    found.looked_at, slow.looked_at = 7, 6
+    candidate = planner.candidate_for(found, candidate)
+    assert planner.to_ask_first([found, slow], candidate) == []
+
+
+def test_another_candidate_or_one_that_was_promoted_meanwhile_must_be_confirmed_anew() -> None:
+    slow = reader("b", 6)
+    candidate = planner.candidate_for(writer("a", looked_at=5), None)
+    for other in (writer("c", looked_at=7), writer("a", "00000002", looked_at=7)):
+        assert planner.to_ask_first([other, slow], planner.candidate_for(other, candidate)) == [slow]
 
 
 W, R, R2 = writer("w"), reader("r"), reader("r2")
