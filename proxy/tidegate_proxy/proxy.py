@@ -108,7 +108,9 @@ class Proxy(ProxyPools):
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self.stop, 0.0)
         loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
-        if self.settings.check_targets:
+        # A worker begins with them blocked: none is lost, and none ends it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        if self.settings.check_targets and not self.siblings.again:
             await check_targets(self.settings, self.targets.resolver)
         await self.certificates.start()
         self.credentials.start()

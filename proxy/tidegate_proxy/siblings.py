@@ -57,6 +57,11 @@ class Siblings:
         return self._team is None
 
     @property
+    def again(self) -> bool:
+        """Whether this process takes the place of a worker that has died."""
+        return self._team is not None and self._team.again
+
+    @property
     def output(self) -> int | None:
         """The file to be locked by who writes on the standard output, which all share; None for a process alone."""
         return self._team.output if self._team is not None else None
@@ -67,7 +72,7 @@ class Siblings:
             return
         listener = socket.socket(fileno=self._team.listener)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_LONGEST_REQUEST)
-        if self._team.again:
+        if self.again:
             await self._catch_up()
 
     def close(self) -> None:

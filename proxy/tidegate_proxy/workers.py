@@ -20,7 +20,7 @@ from tidegate_proxy.settings import ConfigurationError, Settings
 logger = logging.getLogger(__name__)
 
 CONFIGURATION_FAILURE = 2
-"""Exit status of a worker that would fail again."""
+"""Exit status of a worker that can't use the configuration."""
 
 TOLD_BY_CONSOLE = 3
 """Exit status of a worker after SHUTDOWN, which it has told the others, too."""
@@ -77,7 +77,7 @@ def worker_settings(settings: Settings, team: Team) -> Settings:
 
 
 def begin_worker(parent: int) -> None:
-    """In a worker: end with the parent, whatever its end, and take signals.
+    """In a worker: end with the parent, whatever its end. Signals stay blocked until `Proxy.serve` can take them.
 
     Parameters: `parent`, its process id.
     """
@@ -85,7 +85,7 @@ def begin_worker(parent: int) -> None:
     if os.getppid() != parent:
         # It was too quick.
         os.kill(os.getpid(), signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_PASSED_ON, signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 class Workers:
@@ -116,7 +116,8 @@ class Workers:
         self._file = file
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._started = [0.0] * settings.workers
-        self._known: set[int] = set()
+        # Those that have taken the place of one that died.
+        self._again: set[int] = set()
         self._pauses = [_FIRST_PAUSE] * settings.workers
         # When to start which again.
         self._due = dict.fromkeys(range(settings.workers), 0.0)
@@ -126,7 +127,8 @@ class Workers:
     def run(self) -> int:
         """Until all have ended after SIGTERM or SIGINT, or one of them has ended by itself in order.
 
-        Returns: the exit status: 0, or 2 when a worker can't use the configuration, or 1 for a drain that went wrong.
+        Returns: the exit status: 0, or 2 when a worker can't use the configuration from the beginning, or 1 for a drain
+        that went wrong.
         """
         signals = {*_PASSED_ON, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -164,14 +166,18 @@ class Workers:
                 console,
                 self._addresses,
                 self._output,
-                again=index in self._known,
+                again=index in self._again,
             )
             command = [sys.executable, "-m", "tidegate_proxy", "worker", str(team)]
             command += [str(self._file)] if self._file is not None else []
             # A group of its own: what a terminal sends to all would come twice.
-            worker = subprocess.Popen(command, process_group=0, pass_fds=[console, self._output])
+            try:
+                worker = subprocess.Popen(command, process_group=0, pass_fds=[console, self._output])
+            except OSError as error:
+                # No memory or no process left: those that run must not end for that.
+                logger.error("worker %d cannot be started: %s; next try in %g s", index, error, self._put_off(index))
+                continue
             self._running[index] = worker
-            self._known.add(index)
             logger.info("worker %d is process %d", index, worker.pid)
 
     def _pass_on(self, signum: signal.Signals) -> None:
@@ -193,22 +199,28 @@ class Workers:
                 self._due.clear()
             elif self._stopping:
                 self._status = self._status or (1 if status else 0)
-            elif status in (0, CONFIGURATION_FAILURE):
-                # Somebody has told this one; or the others will not fare better.
+            elif status == 0 or (status == CONFIGURATION_FAILURE and index not in self._again):
+                # Somebody has told this one; or it is the beginning, and the others will not fare better.
                 self._status = status
                 self._pass_on(signal.SIGTERM)
             else:
+                # Also for a configuration that has been spoilt since: the others serve as it was.
                 self._start_again(index, status)
 
     def _start_again(self, index: int, status: int) -> None:
-        now = time.monotonic()
-        if now - self._started[index] >= _LIVED_WELL:
+        if time.monotonic() - self._started[index] >= _LIVED_WELL:
             self._pauses[index] = _FIRST_PAUSE
+        self._again.add(index)
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        pause = self._put_off(index)
+        logger.error("worker %d (process ended by %s) is started again in %g s", index, how, pause)
+
+    def _put_off(self, index: int) -> float:
+        """Start this one after its pause, in seconds, which is returned; the next one will be longer."""
         pause = self._pauses[index]
         self._pauses[index] = min(_LONGEST_PAUSE, 2 * pause)
-        self._due[index] = now + pause
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        logger.error("worker %d (process ended by %s) is started again in %g s", index, how, pause)
+        self._due[index] = time.monotonic() + pause
+        return pause
 
 
 def _unnamed_listener() -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 
 import psutil
@@ -106,3 +107,70 @@ def test_the_parent_sleeps_while_its_workers_work(start_member: StartMember) -> 
             conn.execute("SELECT pg_sleep(0.2)")
     after = parent.cpu_times()
     assert after.user + after.system - before.user - before.system <= 0.1
+
+
+def replaced(proxy: ProxyProcess, index: int, before: int) -> bool:
+    return workers_of(proxy)[index] != before
+
+
+@pytest.mark.parametrize("fault", ["configuration", "database"])
+def test_a_worker_that_cannot_come_back_yet_does_not_end_the_others(
+    database: Database, start_member: StartMember, fault: str
+) -> None:
+    proxy = start_member(fleet=False, workers=2)
+    proxy.allowed_in_log.append(" ERROR tidegate_proxy.workers")
+    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+    good = proxy.config.read_text()
+    before = workers_of(proxy)
+    if fault == "configuration":
+        spoilt = "this is no TOML"
+    else:
+        # Where nothing listens, as far as a new process can see: the old ones have not read it.
+        spoilt = re.sub(rf"(?m)^port = {database.server.port}$", "port = 1", good)
+        assert spoilt != good
+    proxy.config.write_text(spoilt)
+    os.kill(before[1], signal.SIGKILL)
+    if fault == "configuration":
+        eventually(lambda: proxy.log.count("worker 1 (process ended by status 2)") >= 2, timeout=TIMEOUT)
+    else:
+        eventually(lambda: listening(proxy) == 3, timeout=TIMEOUT)
+    assert proxy.process.poll() is None
+    assert is_alive(before[0])
+    proxy.config.write_text(good)
+    if fault == "configuration":
+        eventually(lambda: listening(proxy) == 3, timeout=TIMEOUT)
+        with proxy.connect() as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(start_member: StartMember) -> None:
+    proxy = start_member(fleet=False, workers=2)
+    proxy.allowed_in_log.append(" ERROR tidegate_proxy.workers")
+    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+    before = workers_of(proxy)
+    limits = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
+    # No more files for the parent, which is to a start what no more memory is.
+    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    os.kill(before[1], signal.SIGKILL)
+    eventually(lambda: proxy.log.count("worker 1 cannot be started") >= 2, timeout=TIMEOUT)
+    assert is_alive(before[0])
+    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, limits)
+    eventually(lambda: replaced(proxy, 1, before[1]) and listening(proxy) == 3, timeout=TIMEOUT)
+    assert workers_of(proxy)[0] == before[0]
+
+
+def test_a_signal_that_comes_during_a_workers_start_waits_for_it(start_member: StartMember) -> None:
+    proxy = start_member(fleet=False, workers=2)
+    proxy.allowed_in_log.append(" ERROR tidegate_proxy.workers")
+    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+    before = workers_of(proxy)
+    os.kill(before[1], signal.SIGKILL)
+    eventually(lambda: replaced(proxy, 1, before[1]), timeout=TIMEOUT)
+    proxy.process.send_signal(signal.SIGHUP)
+    eventually(lambda: listening(proxy) == 3, timeout=TIMEOUT)
+    assert proxy.log.count("is started again") == 1
+    second = workers_of(proxy)[1]
+    os.kill(second, signal.SIGKILL)
+    eventually(lambda: replaced(proxy, 1, second), timeout=TIMEOUT)
+    proxy.process.send_signal(signal.SIGTERM)
+    assert proxy.process.wait(TIMEOUT) == 0
