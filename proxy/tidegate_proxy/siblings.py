@@ -258,9 +258,11 @@ def _no_answer() -> ProxyError:
 
 
 def _is_sibling(connection: socket.socket) -> bool:
-    """Whether the process at the other end has the same supervisor as this one."""
+    """Whether the process at the other end has the same supervisor as this one, and the same user."""
     size = struct.calcsize("3i")
-    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    if uid != os.geteuid():
+        return False
     try:
         # Parent: the second field behind the name, which is in parentheses; proc(5).
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == os.getppid()

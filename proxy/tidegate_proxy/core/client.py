@@ -208,7 +208,10 @@ class ClientConnection:
         self.transport = cast(asyncio.Transport, transport)
 
     def eof_received(self) -> None:
-        """Nothing more comes: the transport closes."""
+        """Nothing more comes: the transport closes, and what is free meanwhile is for others."""
+        if self.waiting:
+            self.waiting = False
+            self.owner.give_up(self)
 
     # What the client sends
 

@@ -505,6 +505,8 @@ cdef class TLSTransport(DirectTransport):
         # The next connection must not find what is left of this one.
         self._poller._incoming.read()
         self._send_last()
+        if self._secure and not self._lost:
+            self._protocol.eof_received()
         self._drop(error)
 
     cdef _all_sent(self):

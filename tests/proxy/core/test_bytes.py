@@ -412,3 +412,20 @@ def test_a_server_lost_between_two_requests_of_a_transaction_fails_the_next_one(
     client.data_received(encode.query("ROLLBACK"))
     assert to_client.take() == encode.command_complete("ROLLBACK") + IDLE
     client.data_received(encode.query("SELECT 1"))
+
+
+def test_who_hangs_up_while_waiting_is_given_no_server_connection() -> None:
+    owner = Owner()
+    holder, _ = owner.client()
+    late, _ = owner.client()
+    holder.data_received(encode.query("SELECT 1"))
+    late.data_received(encode.query("DELETE FROM t"))
+    assert owner.waiting == [late]
+    owner.to_server.take()
+    # The loop tells of the end itself only when it has seen what else has come.
+    late.eof_received()
+    owner.server.data_received(DONE + IDLE)
+    late.connection_lost(None)
+    assert owner.to_server.take() == b""
+    assert owner.idle == [owner.server]
+    assert owner.events == ["released", "client lost"]
