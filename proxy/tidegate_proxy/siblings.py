@@ -48,6 +48,8 @@ class Siblings:
         self._proxy = proxy
         self._team = team
         self._server: asyncio.Server | None = None
+        # Whether this one knows what all were told.
+        self._caught_up = not self.again
         # All are told to end, so that nobody else need tell them.
         self.ending = False
 
@@ -173,7 +175,8 @@ class Siblings:
         if "metrics" in request:
             return {"text": self._proxy.monitor.metrics().decode()}
         if "command" not in request:
-            return {"standing": [[each.verb, each.arguments, each.assigns] for each in self._proxy.control.standing()]}
+            standing = [[each.verb, each.arguments, each.assigns] for each in self._proxy.control.standing()]
+            return {"standing": standing, "caught_up": self._caught_up}
         command = _command_of(request["command"])
         logger.info("console of another worker: %s", command)
         return await _answered(self._run(command))
@@ -189,15 +192,15 @@ class Siblings:
         self.ending = True
 
     async def _catch_up(self) -> None:
-        answers = await self._ask_all({})
-        for answer in answers.values():
-            if "standing" in answer:
-                for parts in answer["standing"]:
-                    command = _command_of(parts)
-                    logger.info("as the other workers: %s", command)
-                    with contextlib.suppress(ProxyError):
-                        await self._run(command)
-                return
+        answers = [answer for answer in (await self._ask_all({})).values() if "standing" in answer]
+        # One that is being started, too, may not know it all. If there are only such, each may know something.
+        for answer in next(([answer] for answer in answers if answer["caught_up"]), answers):
+            for parts in answer["standing"]:
+                command = _command_of(parts)
+                logger.info("as the other workers: %s", command)
+                with contextlib.suppress(ProxyError):
+                    await self._run(command)
+        self._caught_up = True
 
 
 async def _request(address: str, request: bytes) -> bytes:

@@ -187,6 +187,19 @@ def test_a_worker_that_is_started_again_knows_what_the_others_were_told(proxy: P
     assert everywhere(lambda: refused(proxy)) == {True}
 
 
+def test_two_workers_that_are_started_again_at_once_ask_the_third(proxy: ProxyProcess) -> None:
+    proxy.allowed_in_log.append(" ERROR tidegate_proxy.workers")
+    command(proxy, "SET query_timeout = 77")
+    command(proxy, f"DISABLE {proxy.database.name}")
+    workers = workers_of(proxy)
+    for index in (0, 1):
+        os.kill(workers[index], signal.SIGKILL)
+    eventually(lambda: listening(proxy) == 5, timeout=TIMEOUT)
+    assert proxy.log.count("as the other workers: SET") == 2
+    assert everywhere(lambda: setting(proxy, "query_timeout")) == {"77"}
+    assert everywhere(lambda: refused(proxy)) == {True}
+
+
 def test_a_worker_that_does_not_answer_is_named(database: Database, start_member: StartMember) -> None:
     with tempfile.TemporaryDirectory() as folder:
         proxy = start_member(fleet=False, workers=2, admin_users=[database.user], unix_socket_dir=folder)
