@@ -33,7 +33,7 @@ RDS_PROXY_VCPU, RDS_PROXY_LEAST_VCPU = 0.015, 2
 RDS_PROXY_ACU, RDS_PROXY_LEAST_ACU = 0.015, 8
 """Per ACU of an Aurora Serverless v2 and hour; eight are charged at least."""
 
-SERIES = 79
+SERIES = 86
 """Custom metrics of one proxy with one target: its metrics, each times its sets of dimensions (without
 those by reason or result, which depend on what happens)."""
 ALARMS, ALARM_METRICS, KEYS = 13, 16, 2

@@ -72,6 +72,7 @@ class TidegateDashboard(Construct):
     def _queue(self) -> list[tuple[str, list[cloudwatch.IMetric]]]:
         return [
             ("Clients waiting for a server connection", self._several("BorrowQueueLength")),
+            ("Longest wait (s)", self._several("BorrowLongestWait", statistic="Maximum")),
             ("Borrow latency (µs)", self._percentiles("DatabaseConnectionsBorrowLatency")),
         ]
 

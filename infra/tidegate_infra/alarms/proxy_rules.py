@@ -57,9 +57,8 @@ def proxy_rules(metrics: ProxyMetrics, thresholds: Thresholds) -> list[Rule]:
             "clients-waiting",
             "Clients have been waiting for a server connection for longer than a minute.",
             "Look for long transactions in SHOW SERVERS and pg_stat_activity; end them, or allow more connections.",
-            metrics.metric("BorrowQueueLength", "Maximum"),
-            0,
-            periods=thresholds.waiting_minutes,
+            metrics.metric("BorrowLongestWait", "Maximum"),
+            thresholds.longest_wait_seconds,
             urgent=True,
         ),
         Rule(

@@ -15,8 +15,9 @@ class Thresholds:
     connections_percent: float = 90
     """Server connections, of those that the proxy may open, for five minutes."""
 
-    waiting_minutes: int = 2
-    """So many minutes in a row, each of which found clients waiting: some have waited for longer than one."""
+    longest_wait_seconds: float = 60
+    """How long some client has been waiting for a server connection, looked at once a minute. Nobody waits for longer
+    than `borrow_timeout`, two minutes by default."""
 
     borrow_timeouts: float = 0
     """Transactions that got no server connection in time, in a minute."""

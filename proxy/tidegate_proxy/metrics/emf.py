@@ -13,7 +13,7 @@ from typing import Any
 
 from tidegate_proxy.metrics.histogram import grown, summed, values
 from tidegate_proxy.metrics.readings import Distribution, Reading
-from tidegate_proxy.metrics.registry import BY_NAME, Dimensions, Kind, Metric
+from tidegate_proxy.metrics.registry import BY_NAME, Dimensions, Kind, Metric, Unit
 
 VALUES_IN_ARRAY = 100
 MOST_VALUES = 1000
@@ -108,6 +108,9 @@ def _together(metric: Metric, one: Any, other: float | Distribution) -> Any:
         return summed(one or [], other.counts)
     if metric.name == "AvailabilityPercentage":
         return other
+    if metric.unit is Unit.SECONDS:
+        # Clients wait side by side.
+        return max(one or 0, other)
     return (one or 0) + other
 
 

@@ -67,8 +67,13 @@ def _of_pools(proxy: Proxy) -> Iterator[Reading]:
     roles = {f"{health.host}:{health.port}": health.role for health in target_health(proxy)}
     servers: dict[tuple[str, str], list[ServerConnection]] = {}
     waiters: Counter[tuple[str, str]] = Counter()
+    longest: dict[tuple[str, str], float] = {}
+    now = time.monotonic()
     for pool in proxy.pools:
         waiters[pool.database, pool.target] += pool.waiters
+        if (since := pool.waits_since) is not None:
+            waited = max(now - since, longest.get((pool.database, pool.target), 0))
+            longest[pool.database, pool.target] = waited
         for server in pool.servers:
             servers.setdefault((pool.database, pool.target_of(server)), []).append(server)
     counted = proxy.counts.by_database_and_target()
@@ -77,6 +82,7 @@ def _of_pools(proxy: Proxy) -> Iterator[Reading]:
         yield from _counted(counted.get((database, target), PoolCounts()), labels)
         yield from _present(servers.get((database, target), []), labels)
         yield Reading("BorrowQueueLength", labels, waiters[database, target])
+        yield Reading("BorrowLongestWait", labels, longest.get((database, target), 0))
     for target, most in connections_allowed(proxy).items():
         labels = {"target": target, "role": roles.get(target, TargetRole.UNKNOWN).value}
         yield Reading("MaxDatabaseConnectionsAllowed", labels, most)

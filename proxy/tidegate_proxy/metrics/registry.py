@@ -30,6 +30,7 @@ class Unit(StrEnum):
 
     COUNT = "Count"
     PERCENT = "Percent"
+    SECONDS = "Seconds"
     MICROSECONDS = "Microseconds"
     BYTES = "Bytes"
 
@@ -299,6 +300,16 @@ METRICS: Final[tuple[Metric, ...]] = (
         "borrow_queue_length",
         "Clients that wait for a server connection.",
         labels=_BY_TARGET,
+        statistic="Maximum",
+    ),
+    _own(
+        "BorrowLongestWait",
+        Kind.GAUGE,
+        (PROXY, TARGET),
+        "borrow_longest_wait_seconds",
+        "How long the client that has waited longest for a server connection has been waiting; 0 if none waits.",
+        labels=_BY_TARGET,
+        unit=Unit.SECONDS,
         statistic="Maximum",
     ),
     _own(

@@ -71,6 +71,18 @@ def test_a_gauge_is_summed_over_targets_and_stands_for_each_target_and_role() ->
     }
 
 
+def test_the_longest_wait_is_that_of_one_client_not_a_sum_over_databases() -> None:
+    readings = [
+        Reading("BorrowLongestWait", on("a:1", "READ_WRITE") | {"database": name}, wait)
+        for name, wait in (("one", 50.0), ("two", 40.0), ("three", 0.0))
+    ]
+    found = series(EmfLines(NAMES).lines(readings, 1))
+    assert found == {
+        ("BorrowLongestWait", (P,)): [50],
+        ("BorrowLongestWait", (P, G, ("Target", "a:1"))): [50],
+    }
+
+
 def test_a_counter_is_what_it_has_grown_by_even_when_the_target_changes_its_role() -> None:
     lines = EmfLines(NAMES)
     lines.lines([Reading("QueryRequests", on("a:1", "UNKNOWN"), 5)], 1)

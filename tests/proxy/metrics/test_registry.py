@@ -56,7 +56,8 @@ def test_names_are_told_apart_and_say_what_prometheus_wants_of_them() -> None:
     for metric in METRICS:
         assert re.fullmatch(r"tidegate_[a-z0-9_]+", metric.prometheus)
         assert metric.prometheus.endswith("_total") == (metric.kind is Kind.COUNTER)
-        assert metric.prometheus.endswith("_seconds") == (metric.kind is Kind.DISTRIBUTION)
+        assert metric.prometheus.endswith("_seconds") == (metric.unit in (Unit.SECONDS, Unit.MICROSECONDS))
+        assert metric.kind is not Kind.DISTRIBUTION or metric.unit is Unit.MICROSECONDS
 
 
 def test_the_page_is_what_the_list_says() -> None:

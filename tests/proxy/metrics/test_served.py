@@ -55,12 +55,14 @@ def test_prometheus_gets_every_metric_and_true_values(start_proxy: StartProxy, d
             by_database = ("database", database.name)
             labels = (by_database, ("target", f"{database.server.host}:{database.server.port}"))
             eventually(lambda: samples(proxy)[("tidegate_borrow_queue_length", labels)] == 1)
+            eventually(lambda: samples(proxy)[("tidegate_borrow_longest_wait_seconds", labels)] >= 0.01)
             found = samples(proxy)
             assert found[("tidegate_client_connections", ())] == 2
             assert found[("tidegate_database_connections", labels)] == 1
             assert found[("tidegate_database_connections_currently_borrowed", labels)] == 1
             assert found[("tidegate_database_connections_currently_in_transaction", labels)] == 1
         waiter.join()
+        assert samples(proxy)[("tidegate_borrow_longest_wait_seconds", labels)] == 0
         with pytest.raises(psycopg.errors.UndefinedTable):
             one.execute("SELECT * FROM nothing")
         found = samples(proxy)
