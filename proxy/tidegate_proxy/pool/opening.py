@@ -142,12 +142,9 @@ class OpeningPool(SharingPool):
             if self._closed or self.close_needed(server):
                 self._retire(server)
                 return
-            if self._contended and self._sharing.must_yield(self, server, self._loop.time()):
-                self._servers.discard(server)
-                server.close()
-                self._sharing.freed(self)
-                self.open_more()
-            elif not self._waiting:
+            if self._contended and self._gives_up(server):
+                return
+            if not self._waiting:
                 server.idle_since = self.now
                 self.idle.append(server)
             else:
@@ -155,6 +152,22 @@ class OpeningPool(SharingPool):
                 del self._waiting[waiter]
                 self._no_longer_waiting()
                 waiter.server_granted(server)
+
+    def _gives_up(self, server: ServerConnection) -> bool:
+        if self._sharing.must_close(self):
+            claimant = None
+        else:
+            claimant = self._sharing.yields_to(self, server, self._loop.time())
+            if claimant is None:
+                return False
+        self._servers.discard(server)
+        server.close()
+        # It has been closed for this one, although others, and this pool too, may have waited for longer.
+        if claimant is not None:
+            claimant.open_more()
+        self._sharing.freed(self)
+        self.open_more()
+        return True
 
     def _retire(self, server: ServerConnection) -> None:
         self._servers.discard(server)
@@ -209,12 +222,13 @@ class OpeningPool(SharingPool):
 
     # Opening
 
-    def open_more(self) -> None:
-        """Open as many server connections as are needed and allowed."""
+    @property
+    def wanted(self) -> int:
+        """How many more it would open at once, were it not for limits that it shares."""
         if self._retry is not None or self._closed or self._paused:
-            return
+            return 0
         limits, since = self.limits, self.waits_since
-        count = planner.connections_to_open(
+        return planner.connections_to_open(
             wanted=len(self._waiting),
             opening=self._opening,
             open_now=len(self._servers),
@@ -227,7 +241,10 @@ class OpeningPool(SharingPool):
                 waited=0 if since is None else self._loop.time() - since,
             ),
         )
-        for _ in range(count):
+
+    def open_more(self) -> None:
+        """Open as many server connections as are needed and allowed."""
+        for _ in range(self.wanted):
             if not self._sharing.admit(self):
                 break
             self._opening += 1

@@ -210,26 +210,45 @@ class Sharing:
                     break
                 claimant.open_more()
 
-    def must_yield(self, pool: OpeningPool, server: ServerConnection, now: float) -> bool:
-        """Whether the pool shall close this free server connection for another one."""
+    def must_close(self, pool: OpeningPool) -> bool:
+        """Whether a free server connection of the pool is one too many, whoever waits."""
+        return any(limit.excess for limit in self.of(pool))
+
+    def yields_to(self, pool: OpeningPool, server: ServerConnection, now: float) -> OpeningPool | None:
+        """The pool that shall open a connection in place of this free one; None if it stays where it is.
+
+        Of those that are entitled to it, it is who has waited longest and would open one at once: nothing is closed for
+        whoever could not use the place, since the pool that gave it up would take it back.
+        """
         for limit in self.of(pool):
-            if limit.excess:
-                return True
-            others = [claimant for claimant in limit.claims if claimant is not pool and claimant.waits_since]
-            if not others or not limit.full:
+            claims = [(other.waits_since, other) for other in limit.claims if other is not pool]
+            if not claims or not limit.full:
                 continue
-            first = min(others, key=lambda other: other.waits_since or 0)
-            if planner.must_yield(
-                limit=limit.most or 0,
-                pools=sum(1 for other in limit.active if other.in_demand),
-                held=pool.held,
-                waits_since=pool.waits_since,
-                claimant_holds=first.held,
-                claimant_waits_since=first.waits_since or 0,
-                open_for=now - server.created,
-            ):
-                return True
-        return False
+            pools = sum(1 for other in limit.active if other.in_demand)
+            entitled = [
+                (since, claimant)
+                for since, claimant in claims
+                if since is not None
+                and planner.must_yield(
+                    limit=limit.most or 0,
+                    pools=pools,
+                    held=pool.held,
+                    waits_since=pool.waits_since,
+                    claimant_holds=claimant.held,
+                    claimant_waits_since=since,
+                    open_for=now - server.created,
+                )
+            ]
+            for _, claimant in sorted(entitled, key=lambda claim: claim[0]):
+                if claimant.wanted and self._has_room(claimant, without=pool):
+                    return claimant
+        return None
+
+    def _has_room(self, claimant: OpeningPool, without: OpeningPool) -> bool:
+        return all(
+            not limit.full or without in limit.pools or self._longest_idle(limit, claimant)
+            for limit in self.of(claimant)
+        )
 
     def close_idle(self, now: float, idle_after: float) -> None:
         """Close what has been idle for so many seconds and is beyond `max_idle_connections_percent`."""
@@ -261,11 +280,14 @@ class Sharing:
             min(holders, key=lambda pool: pool.idle[0].idle_since).close_longest_idle()
         self._settle(limit)
 
-    def _evict(self, limit: SharedLimit, pool: OpeningPool) -> bool:
+    def _longest_idle(self, limit: SharedLimit, pool: OpeningPool) -> OpeningPool | None:
         holders = [other for other in limit.active if other is not pool and other.idle]
-        if not holders:
+        return min(holders, key=lambda other: other.idle[0].idle_since, default=None)
+
+    def _evict(self, limit: SharedLimit, pool: OpeningPool) -> bool:
+        longest = self._longest_idle(limit, pool)
+        if longest is None:
             return False
-        longest = min(holders, key=lambda other: other.idle[0].idle_since)
         logger.debug("%s: an idle server connection is closed for %s", longest.name, pool.name)
         longest.close_longest_idle()
         return True

@@ -85,6 +85,11 @@ class SharingPool(Borrowing):
         """Whether anybody uses a server connection, or would like to."""
         return bool(self._waiting) or self.held > len(self.idle)
 
+    @property
+    def wanted(self) -> int:
+        """How many more it would open at once, were it not for limits that it shares."""
+        raise NotImplementedError
+
     def close_longest_idle(self) -> None:
         """Close one idle server connection."""
         server = self.idle.pop(0)

@@ -34,6 +34,11 @@ class OpensAtOnce(SharingPool):
         self.looks += 1
         return super().held
 
+    @property
+    def wanted(self) -> int:
+        """One for each client that waits."""
+        return len(self._waiting)
+
     def open_more(self) -> None:
         """One connection for each client that waits."""
         while self._waiting and self._sharing.admit(cast(Pool, self)):

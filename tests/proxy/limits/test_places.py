@@ -1,0 +1,252 @@
+"""Who gets a place under a shared limit: real pools and their sharing, on server connections that open at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable
+from typing import Any, cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tidegate_proxy.core.server import ServerConnection
+from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.metrics.counts import PoolCounts
+from tidegate_proxy.pool.pool import Pool
+from tidegate_proxy.pool.sharing import Sharing
+from tidegate_proxy.protocol.login_server import Welcome
+from tidegate_proxy.settings import DatabaseSettings, Settings
+from tidegate_proxy.settings.effective import pool_limits
+from tidegate_proxy.targets.cluster import Cluster
+from tidegate_proxy.targets.registry import access
+
+
+class _Transport:
+    def __init__(self, server: ServerConnection) -> None:
+        self._server = server
+        self._open = True
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            asyncio.get_running_loop().call_soon(self._server.connection_lost, None)
+
+    abort = close
+
+
+class _Client:
+    """Takes the server connection that it waits for, until the pool's `release`."""
+
+    def __init__(self, pool: QuickPool) -> None:
+        self._pool = pool
+
+    def server_granted(self, server: ServerConnection) -> None:
+        self._pool.lent.append(server)
+
+    def borrow_failed(self, error: ProxyError) -> None:
+        raise AssertionError(error)
+
+
+class _Cluster:
+    """Servers of which nothing needs to be known."""
+
+    target = None
+
+    def join(self, *_: object) -> _Cluster:
+        return self
+
+    def leave(self) -> None:
+        pass
+
+
+class QuickPool(Pool):
+    """A pool whose server connections open without a server. `lent`: those that clients use."""
+
+    def __init__(self, name: str, sharing: Sharing, **sizes: int) -> None:
+        database = DatabaseSettings(host="127.0.0.1")
+        super().__init__(
+            name,
+            "user",
+            limits=pool_limits(Settings(databases={"*": database}, **cast(Any, sizes)), database, "user"),
+            sharing=sharing,
+            asks_always=False,
+            connector=cast(Any, _Connector),
+            cluster=cast(Cluster, _Cluster()),
+            access=access(database),
+            counts=PoolCounts(),
+            client_lost=lambda _: None,
+            defaults_changed=lambda: None,
+        )
+        self.lent: deque[ServerConnection] = deque()
+
+    async def _connect(self, opening: Awaitable[tuple[ServerConnection, Welcome]]) -> tuple[ServerConnection, Welcome]:
+        cast(Any, opening).close()
+        server = ServerConnection(self, 1, b"key!", self._loop.time())
+        server.connection_made(cast(asyncio.Transport, _Transport(server)))
+        return server, cast(Welcome, None)
+
+    def come(self, clients: int, since: float = 0.0) -> None:
+        """So many clients want a server connection, and those who have to wait have done so for `since` seconds."""
+        for _ in range(clients):
+            client = _Client(self)
+            server = self.acquire(client)
+            if server is not None:
+                self.lent.append(server)
+            elif client in self._waiting:
+                until = self._waiting[client][1]
+                self._waiting[client] = (self._loop.time() - since, until)
+
+    def release(self) -> None:
+        """The client that has had its server connection for longest needs it no more."""
+        server = self.lent.popleft()
+        if not self.put_back(server):
+            self.server_released(server)
+
+
+class _Connector:
+    uses_tls = False
+
+
+async def settled() -> None:
+    """What is being opened and closed is done."""
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+def sharing_pools(most: int, *names: str, sharing: Sharing | None = None, **sizes: int) -> list[QuickPool]:
+    """Pools with the same `max_db_connections`."""
+    sharing = sharing or Sharing(100, None)
+    pools = [QuickPool(name, sharing, **sizes) for name in names]
+    for pool in pools:
+        sharing.join(pool, [("database", most)], target="server")
+        # Of what the server allows, nothing is known, and nothing needs to be.
+        sharing.target_of(pool).told(None, 0.0, 100)
+    return pools
+
+
+async def end(pools: list[QuickPool]) -> None:
+    """Nobody wants anything any more."""
+    for pool in pools:
+        for waiter in list(pool.waiting):
+            pool.give_up(waiter)
+        await pool.close()
+
+
+def opened(pools: list[QuickPool]) -> int:
+    """How many server connections have been opened until now."""
+    return sum(pool.counts.servers_opened for pool in pools)
+
+
+def test_a_place_that_is_given_up_goes_to_the_pool_that_it_is_given_up_for() -> None:
+    async def run() -> None:
+        hog, newcomer = pools = sharing_pools(10, "hog", "newcomer", default_pool_size=20)
+        hog.come(10)
+        await settled()
+        hog.come(200, since=20)
+        newcomer.come(30)
+        await settled()
+        assert (hog.held, newcomer.held) == (10, 0)
+        # All ten are free once: half of them move, and each of those is opened once.
+        for _ in range(10):
+            hog.release()
+            await settled()
+        assert (hog.held, newcomer.held) == (5, 5)
+        assert opened(pools) == 15
+        await end(pools)
+
+    asyncio.run(run())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    limit=st.integers(4, 15),
+    ages=st.lists(st.integers(0, 60), min_size=2, max_size=4),
+    seed=st.integers(0, 1000),
+)
+def test_pools_with_long_queues_come_to_equal_parts_and_no_connection_moves_twice(
+    limit: int, ages: list[int], seed: int
+) -> None:
+    async def run() -> None:
+        chance = random.Random(seed)
+        names = [f"pool {number}" for number in range(len(ages))]
+        pools = sharing_pools(limit, *names, default_pool_size=20)
+        # Some have what there is, and then all want more.
+        for _ in range(limit):
+            chance.choice(pools).come(1)
+        await settled()
+        assert opened(pools) == limit
+        for pool, age in zip(pools, ages, strict=True):
+            pool.come(200, since=age)
+        await settled()
+        for _ in range(8 * limit):
+            chance.choice([pool for pool in pools if pool.lent]).release()
+            await settled()
+            assert sum(pool.held for pool in pools) == limit
+        part = limit // len(pools)
+        # Whoever holds more than its part gives up as soon as one of its connections is free.
+        for pool in pools:
+            for _ in range(len(pool.lent)):
+                pool.release()
+                await settled()
+        assert min(pool.held for pool in pools) >= part
+        assert opened(pools) <= 2 * limit
+        await end(pools)
+
+    asyncio.run(run())
+
+
+def test_of_several_claimants_one_that_has_its_part_does_not_stand_before_one_that_has_nothing() -> None:
+    async def run() -> None:
+        most, more, none = pools = sharing_pools(10, "most", "more", "none", default_pool_size=20)
+        most.come(6)
+        more.come(4)
+        await settled()
+        most.come(50, since=20)
+        more.come(50, since=30)
+        none.come(5)
+        await settled()
+        most.release()
+        await settled()
+        assert [pool.held for pool in pools] == [5, 4, 1]
+        more.release()
+        await settled()
+        assert [pool.held for pool in pools] == [5, 3, 2]
+        await end(pools)
+
+    asyncio.run(run())
+
+
+def test_nothing_is_closed_for_a_pool_that_could_not_use_the_place() -> None:
+    async def run() -> None:
+        sharing = Sharing(100, None)
+        hog, claimant, other = pools = sharing_pools(10, "hog", "claimant", "other", sharing=sharing)
+        # The same user's pools, of two servers; the claimant's is full.
+        sharing.join(hog, [("user", 4)], target="one")
+        sharing.join(claimant, [("user", 4)], target="two")
+        sharing.join(other, [], target="two")
+        sharing.target_of(hog).told(None, 0.0, 100)
+        sharing.target_of(other).told([[b"3", b"0", b"0"]], 0.0, 100)
+        hog.come(4)
+        other.come(2)
+        await settled()
+        hog.come(20, since=20)
+        claimant.come(3)
+        await settled()
+        for _ in range(6):
+            hog.release()
+            await settled()
+        assert (hog.held, claimant.held, other.held) == (4, 0, 2)
+        assert opened(pools) == 6
+        other.release()
+        await settled()
+        hog.release()
+        await settled()
+        assert (hog.held, claimant.held) == (3, 1)
+        await end(pools)
+
+    asyncio.run(run())
