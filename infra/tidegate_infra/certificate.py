@@ -104,6 +104,13 @@ def put(client: Any, name: str, secret: dict[str, str]) -> str:
     return arn
 
 
+def write_authority(file: Path, authority: str) -> None:
+    """Write the authority's certificate for everybody to read, whatever the umask: it is public, and functions that get
+    the file run as another user."""
+    file.write_text(authority)
+    file.chmod(0o644)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tidegate_infra.certificate", description="Make a certificate for the proxy."
@@ -120,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--domain must be a host name, for example proxy.tidegate.internal")
     authority, secret = make(chosen.domain, chosen.days)
     if chosen.secret is None:
-        chosen.ca.write_text(authority)
+        write_authority(chosen.ca, authority)
         sys.stdout.write(json.dumps(secret, indent=1) + "\n")
         return 0
     import boto3
@@ -132,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     # Last: clients must not trust an authority whose certificate nobody uses.
-    chosen.ca.write_text(authority)
+    write_authority(chosen.ca, authority)
     sys.stdout.write(f"{arn}\n{chosen.ca}: give it to clients, as TIDEGATE_SSLROOTCERT or PGSSLROOTCERT\n")
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
@@ -36,7 +36,8 @@ class TidegateDashboard(Construct):
         self.dashboard = cloudwatch.Dashboard(
             self,
             "Dashboard",
-            dashboard_name=f"tidegate-{proxy.db_proxy_name}",
+            # Its name is the whole account's, in all regions.
+            dashboard_name=f"tidegate-{proxy.db_proxy_name}-{Stack.of(self).region}",
             default_interval=Duration.hours(3),
         )
         if alarms:

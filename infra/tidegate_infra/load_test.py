@@ -78,7 +78,8 @@ class LoadTestRunner(Construct):
         self.command = (
             f"aws ecs run-task --launch-type FARGATE --cluster {proxy.cluster.cluster_name} "
             f"--task-definition {self.task.family} --network-configuration "
-            f"awsvpcConfiguration={{subnets=[{subnets}],securityGroups=[{self.security_group.security_group_id}]}}"
+            # Unquoted, a shell would make several words of what is in braces.
+            f"'awsvpcConfiguration={{subnets=[{subnets}],securityGroups=[{self.security_group.security_group_id}]}}'"
         )
 
 

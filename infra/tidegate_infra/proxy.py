@@ -31,9 +31,9 @@ from tidegate_infra.proxy_target import ProxyTarget
 from tidegate_infra.scaling import Scaling, add_scaling
 from tidegate_infra.secret_users import by_user
 from tidegate_infra.security_groups import LISTEN_PORT, make_security_groups
-from tidegate_infra.service import SpotMix, check_tasks, make_service
+from tidegate_infra.service import SpotMix, check_tasks, make_service, own_cluster
 from tidegate_infra.subnets import private_subnets
-from tidegate_infra.task import ALIVE, CONTAINER, READY, STOP_TIMEOUT, make_task, need_architecture
+from tidegate_infra.task import ALIVE, CONTAINER, READY, STOP_TIMEOUT, make_task, need_architecture, processes
 
 
 @jsii.implements(ec2.IConnectable)
@@ -102,11 +102,11 @@ class TidegateProxy(Construct):
         tidegate_infra.certificate` makes one); `endpoint_type`; `domain_name`, such as `shop.tidegate.internal`, and
         `hosted_zone`, an existing zone that it is in, by default a private one for this name alone; `databases`, by
         name, each with a second name NAME_ro for the readers of a cluster, by default whatever name clients ask for;
-        `pool_size`, connections per database and user in each task, by default 20; `settings`, any other of the proxy's
-        settings by name, dotted within tables; `min_tasks`, `max_tasks`, `scaling` and `spot`; `architecture`, arm64 or
-        x86_64; `cpu`, in 1/1024 vCPU, and `memory_limit_mib` of a task; `image`, by default built from
-        `proxy/Dockerfile`; `cluster`, by default one of its own: yours needs Container Insights, which the alarm on
-        missing tasks reads, and for `spot` Fargate's capacity providers; `log_retention`.
+        `pool_size`, connections per database and user in each process, by default 20; `settings`, any other of the
+        proxy's settings by name, dotted within tables; `min_tasks`, `max_tasks`, `scaling` and `spot`; `architecture`,
+        arm64 or x86_64; `cpu`, in 1/1024 vCPU, a process for each whole vCPU, and `memory_limit_mib` of a task;
+        `image`, by default built from `proxy/Dockerfile`; `cluster`, by default one of its own: yours needs Container
+        Insights, which the alarm on missing tasks reads, and for `spot` Fargate's capacity providers; `log_retention`.
 
         Raises: DeploymentError for what cannot work; its text says what to change.
         """
@@ -135,9 +135,10 @@ class TidegateProxy(Construct):
             with_zone=hosted_zone is not None,
             setting="hosted_zone",
         )
+        workers = processes(cpu)
         with_balancer = endpoint_type is EndpointType.NLB
         groups = make_security_groups(
-            self, vpc=vpc, target=proxy_target, given=security_groups, load_balancer=with_balancer
+            self, vpc=vpc, target=proxy_target, given=security_groups, load_balancer=with_balancer, workers=workers
         )
         self.clients = groups.clients
         self._connections = ec2.Connections(security_groups=[groups.front], default_port=ec2.Port.tcp(LISTEN_PORT))
@@ -161,6 +162,7 @@ class TidegateProxy(Construct):
             identity=Identity(self.secrets, self._by_iam, self._rules if iam_auth else None, certificate, require_tls),
             behaviour=Behaviour(borrow_timeout or Duration.seconds(120), idle, init_query, debug_logging),
             endpoint_type=endpoint_type,
+            workers=workers,
         )
         self.task = make_task(
             self,
@@ -174,13 +176,7 @@ class TidegateProxy(Construct):
             environment=settings_environment.variables(environment | dict(settings or {})),
             health_path=ALIVE if with_balancer else READY,
         )
-        self.cluster = cluster or ecs.Cluster(
-            self,
-            "Cluster",
-            vpc=vpc,
-            container_insights_v2=ecs.ContainerInsights.ENABLED,
-            enable_fargate_capacity_providers=True,
-        )
+        self.cluster = cluster or own_cluster(self, vpc)
         name = domain_name or (None if with_balancer else f"{self.db_proxy_name}.tidegate.internal")
         self.service = make_service(
             self,
@@ -194,6 +190,9 @@ class TidegateProxy(Construct):
             load_balancer=with_balancer,
             cloud_map=None if with_balancer or name is None else endpoint.cloud_map(self, vpc=vpc, domain_name=name),
         )
+        if cluster is None:
+            # Its capacity providers must be there before the service, and go after it.
+            self.service.node.add_dependency(self.cluster)
         self.min_tasks = min_tasks
         self.balancer: Balancer | None = None
         self.endpoint = name or ""
@@ -220,7 +219,8 @@ class TidegateProxy(Construct):
                 min_tasks=min_tasks,
                 max_tasks=max_tasks,
                 scaling=scaling or Scaling(),
-                clients_per_task=self.metrics.metric("ClientConnections", "Average"),
+                clients_per_process=self.metrics.metric("ClientConnections", "Average"),
+                processes=workers,
             )
 
     @property

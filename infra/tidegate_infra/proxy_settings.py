@@ -63,10 +63,11 @@ def proxy_settings(
     identity: Identity,
     behaviour: Behaviour,
     endpoint_type: EndpointType,
+    workers: int,
 ) -> dict[str, Any]:
     """The settings by name, dotted; None for those that keep their default.
 
-    Parameters: `databases`, names of databases, none for whatever clients ask for.
+    Parameters: `databases`, names of databases, none for whatever clients ask for; `workers`, processes of a task.
     """
     certificate = identity.certificate
     client_tls = "require" if identity.require_tls else ("allow" if certificate else "disable")
@@ -88,6 +89,7 @@ def proxy_settings(
         "init_query": behaviour.init_query,
         # All tasks together keep within it, however many there are.
         "fleet": True,
+        "workers": workers if workers > 1 else None,
         "fleet_port": FLEET_PORT,
         "max_connections_percent": limits.max_connections_percent,
         "max_idle_connections_percent": limits.max_idle_connections_percent,

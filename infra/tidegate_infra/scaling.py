@@ -34,11 +34,13 @@ def add_scaling(
     min_tasks: int,
     max_tasks: int,
     scaling: Scaling,
-    clients_per_task: cloudwatch.IMetric,
+    clients_per_process: cloudwatch.IMetric,
+    processes: int,
 ) -> ecs.ScalableTaskCount:
     """Target tracking on both. The one that wants more tasks wins; fewer only when both agree.
 
-    Parameters: `clients_per_task`, the metric: an average over the tasks, each of which counts its own.
+    Parameters: `clients_per_process`, the metric: an average over all processes, each of which counts its own;
+    `processes` of a task.
     """
     count = service.auto_scale_task_count(min_capacity=min_tasks, max_capacity=max_tasks)
     count.scale_on_cpu_utilization(
@@ -49,8 +51,8 @@ def add_scaling(
     )
     count.scale_to_track_custom_metric(
         "Clients",
-        metric=clients_per_task,
-        target_value=scaling.clients_per_task,
+        metric=clients_per_process,
+        target_value=scaling.clients_per_task / processes,
         scale_out_cooldown=scaling.scale_out_cooldown,
         scale_in_cooldown=scaling.scale_in_cooldown,
     )

@@ -14,7 +14,7 @@ LISTEN_PORT = 5432
 """Where clients connect: PostgreSQL's own port, as with RDS Proxy."""
 
 FLEET_PORT = 5433
-"""Where a task takes cancel requests that other tasks got for its clients."""
+"""Where a task takes cancel requests that other tasks got for its clients; its second process has the next port."""
 
 HEALTH_PORT = 8080
 """HTTP: /healthz and /readyz."""
@@ -39,11 +39,12 @@ def make_security_groups(
     target: ProxyTarget,
     given: Sequence[ec2.ISecurityGroup],
     load_balancer: bool,
+    workers: int,
 ) -> SecurityGroups:
     """The groups and their rules.
 
     Parameters: `scope`, in which they are made; `given`, further groups for the tasks; `load_balancer`, whether one
-    stands between clients and tasks.
+    stands between clients and tasks; `workers`, processes of a task.
     """
 
     def group(name: str, description: str) -> ec2.SecurityGroup:
@@ -60,7 +61,8 @@ def make_security_groups(
         front.connections.allow_to(tasks, port, "PostgreSQL")
         front.connections.allow_to(tasks, ec2.Port.tcp(HEALTH_PORT), "Health checks")
     # A cancel request that reaches another task than its query is passed on to the one that owns it.
-    tasks.connections.allow_internally(ec2.Port.tcp(FLEET_PORT), "Cancel requests between tasks")
+    fleet = ec2.Port.tcp(FLEET_PORT) if workers == 1 else ec2.Port.tcp_range(FLEET_PORT, FLEET_PORT + workers - 1)
+    tasks.connections.allow_internally(fleet, "Cancel requests between tasks")
     tasks.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(HTTPS), "AWS services: secrets, STS, logs, the image")
     database_port = _database_port(target)
     if target.connections is None:

@@ -36,6 +36,20 @@ def check_tasks(min_tasks: int, max_tasks: int) -> None:
         raise DeploymentError(f"max_tasks: {max_tasks} must not be below min_tasks, which is {min_tasks}")
 
 
+def own_cluster(scope: Construct, vpc: ec2.IVpc) -> ecs.Cluster:
+    """A cluster with Container Insights and Fargate's capacity providers, on which a service in it must depend."""
+    cluster = ecs.Cluster(scope, "Cluster", vpc=vpc, container_insights_v2=ecs.ContainerInsights.ENABLED)
+    # CDK's own switch makes these so late that no service can be told to wait for them.
+    ecs.CfnClusterCapacityProviderAssociations(
+        cluster,
+        "Cluster",
+        cluster=cluster.cluster_name,
+        capacity_providers=[FARGATE, SPOT],
+        default_capacity_provider_strategy=[],
+    )
+    return cluster
+
+
 def make_service(
     scope: Construct,
     *,

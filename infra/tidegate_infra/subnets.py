@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from aws_cdk import Token
 from aws_cdk import aws_ec2 as ec2
+from jsii.errors import JSIIError
 
 from tidegate_infra.errors import DeploymentError
 
@@ -15,18 +18,27 @@ def private_subnets(vpc: ec2.IVpc, wanted: ec2.SubnetSelection | None) -> ec2.Se
     """The subnets for the proxy's tasks and its load balancer.
 
     Parameters: `vpc`; `wanted`, by default the private subnets, those with a way out first.
-    Raises: DeploymentError for fewer than two subnets or zones, and for public subnets.
+    Raises: DeploymentError for fewer than two subnets or zones, for public subnets, and for a selection that the VPC
+    has nothing for.
     """
     selection = wanted or _default(vpc)
     public = {subnet.node.path for subnet in vpc.public_subnets}
-    selected = vpc.select_subnets(
-        availability_zones=selection.availability_zones,
-        one_per_az=selection.one_per_az,
-        subnet_filters=selection.subnet_filters,
-        subnet_group_name=selection.subnet_group_name,
-        subnets=selection.subnets,
-        subnet_type=selection.subnet_type,
-    )
+    try:
+        selected = vpc.select_subnets(
+            availability_zones=selection.availability_zones,
+            one_per_az=selection.one_per_az,
+            subnet_filters=selection.subnet_filters,
+            subnet_group_name=selection.subnet_group_name,
+            subnets=selection.subnets,
+            subnet_type=selection.subnet_type,
+        )
+    except (RuntimeError, JSIIError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "CDK selects none")
+        # It begins with what CDK calls the error.
+        reason = re.sub(r"^\w+: ", "", reason).rstrip(".")
+        raise DeploymentError(
+            f"vpc_subnets: {reason}: select private subnets that the VPC has, or leave vpc_subnets out"
+        ) from None
     if exposed := [subnet.node.path for subnet in selected.subnets if subnet.node.path in public]:
         raise DeploymentError(
             f"vpc_subnets: {exposed[0]} is a public subnet: the proxy belongs into private ones; "

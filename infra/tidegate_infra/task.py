@@ -38,6 +38,11 @@ def need_architecture(architecture: str) -> str:
     return architecture
 
 
+def processes(cpu: int) -> int:
+    """How many processes a task needs to use its `cpu`, in units of 1/1024 vCPU: each can use one vCPU."""
+    return max(1, cpu // 1024)
+
+
 def make_task(
     scope: Construct,
     *,

@@ -21,7 +21,10 @@ from tidegate_infra.layer import RUNTIMES, zip_name  # isort: skip
 
 def prepare(folder: Path) -> None:
     """Files that the app wants to find; their content is nobody's business at synth time."""
-    (folder / "tidegate-ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    authority = folder / "tidegate-ca.pem"
+    authority.write_text("-----BEGIN CERTIFICATE-----\n")
+    # As a umask of 077 leaves it.
+    authority.chmod(0o600)
     for python in RUNTIMES:
         for architecture in ("arm64", "x86_64"):
             with zipfile.ZipFile(folder / zip_name(python, architecture), "w") as archive:

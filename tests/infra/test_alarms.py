@@ -150,3 +150,18 @@ def test_the_dashboard_follows_a_query_from_top_to_bottom(default: Assembly) -> 
     for widget in body["widgets"]:
         rows[widget["y"]] = rows.get(widget["y"], 0) + widget["width"]
     assert all(width <= 24 for width in rows.values())
+
+
+def test_dashboards_of_two_regions_do_not_replace_each_other(existing: Assembly) -> None:
+    name = existing["proxy"].text(existing["proxy"].one("AWS::CloudWatch::Dashboard")["DashboardName"])
+    assert name == "tidegate-shop-eu-west-1"
+
+
+def test_a_task_that_is_replaced_again_and_again_is_missed_without_a_load_balancer_too(
+    default: Assembly, small: Assembly
+) -> None:
+    found = alarms(default["proxy"])["missing-tasks"]
+    assert (found["DatapointsToAlarm"], found["EvaluationPeriods"]) == (5, 5)
+    (alarm,) = [one for name, one in alarms(small["proxy"]).items() if name.endswith("missing-tasks")]
+    # It counts as running between two replacements.
+    assert (alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"]) == (3, 10)

@@ -22,13 +22,15 @@ from aws_cdk import aws_iam as iam  # isort: skip
 from aws_cdk import aws_rds as rds  # isort: skip
 from aws_cdk import aws_route53 as route53  # isort: skip
 from aws_cdk import aws_secretsmanager as secretsmanager  # isort: skip
-from tidegate_infra.app.parameters import read_parameters  # isort: skip
+from tidegate_infra.app.network import Network  # isort: skip
+from tidegate_infra.app.parameters import Parameters, read_parameters  # isort: skip
 from tidegate_infra.capacity import connections_of_serverless  # isort: skip
 from tidegate_infra.endpoint import EndpointType  # isort: skip
 from tidegate_infra.errors import DeploymentError  # isort: skip
 from tidegate_infra.layer import TidegateLayer  # isort: skip
 from tidegate_infra.proxy import TidegateProxy  # isort: skip
 from tidegate_infra.proxy_target import ProxyTarget  # isort: skip
+from tidegate_infra.subnets import private_subnets  # isort: skip
 
 Make = Callable[..., TidegateProxy]
 
@@ -90,6 +92,25 @@ def test_a_vpc_without_private_subnets_is_refused(make: Make, stack: cdk.Stack) 
     vpc = ec2.Vpc(stack, "Public", max_azs=2, subnet_configuration=[public])
     with pytest.raises(DeploymentError, match=r"vpc: has no private subnet"):
         make(vpc=vpc)
+
+
+def test_subnets_of_a_kind_that_the_vpc_does_not_have_are_refused(make: Make, stack: cdk.Stack) -> None:
+    isolated = ec2.SubnetConfiguration(name="isolated", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED)
+    vpc = ec2.Vpc(stack, "Isolated", max_azs=2, subnet_configuration=[isolated])
+    wanted = ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
+    with pytest.raises(DeploymentError, match=r"vpc_subnets: There are no 'Private' subnet groups .* or leave"):
+        make(vpc=vpc, vpc_subnets=wanted)
+
+
+def test_an_existing_vpc_may_have_isolated_subnets_only(stack: cdk.Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = ["subnet-1", "subnet-2"]
+    zones = ["eu-west-1a", "eu-west-1b"]
+    vpc = ec2.Vpc.from_vpc_attributes(
+        stack, "Isolated", vpc_id="vpc-1", availability_zones=zones, isolated_subnet_ids=ids
+    )
+    monkeypatch.setattr(Network, "_existing", lambda *_: vpc)
+    network = Network(stack, "Network", Parameters.model_validate(EXISTING | {"spot": False, "load_test": False}))
+    assert [subnet.subnet_id for subnet in private_subnets(network.vpc, network.subnets).subnets] == ids
 
 
 def test_a_database_without_a_secret_needs_iam(make: Make) -> None:

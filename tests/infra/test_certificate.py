@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +63,18 @@ def test_it_goes_into_the_secret_in_the_proxys_own_shape_and_is_renewed_there(
     assert (tmp_path / "ca.pem").read_text().startswith("-----BEGIN CERTIFICATE-----")
     assert main(arguments) == 0
     assert _secret() != first
+
+
+@pytest.mark.parametrize("further", [[], ["--secret", "tidegate/certificate"]])
+@pytest.mark.usefixtures("aws")
+def test_the_authority_is_for_everybody_to_read_although_the_key_is_not(tmp_path: Path, further: list[str]) -> None:
+    """A renewal is made under umask 077, for the key's sake; functions read the authority as another user."""
+    before = os.umask(0o077)
+    try:
+        assert main(["--domain", DOMAIN, "--ca", str(tmp_path / "ca.pem"), *further]) == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "ca.pem").stat().st_mode) == 0o644
 
 
 def _secret() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,23 @@ def test_by_password_a_function_may_read_its_users_secret_only(isolated: Assembl
     }
     assert len(read) == 1
     assert "User" in read.pop()
+
+
+def test_functions_can_read_the_authority_whoever_wrote_the_file(default: Assembly) -> None:
+    (file,) = default.folder.glob("asset.*/tidegate-ca.pem")
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_the_load_tests_command_reaches_aws_as_it_is_written(existing: Assembly) -> None:
+    outputs = existing["load"].body["Outputs"]
+    text = existing["load"].text(outputs["RunCommand"]["Value"])
+    command = re.sub(r"<([^<>]*)>", "id", text)
+    assert command.startswith("aws ecs run-task ")
+    done = subprocess.run(
+        ["bash", "-c", "printf '%s\\n' " + command.removeprefix("aws ")], capture_output=True, text=True, check=True
+    )
+    *_, option, network = done.stdout.splitlines()
+    assert option == "--network-configuration"
+    assert re.fullmatch(r"awsvpcConfiguration=\{subnets=\[[\w,-]+\],securityGroups=\[[\w-]+\]\}", network)
+    assert "subnet-0aaaaaaaaaaaaaaaa,subnet-0bbbbbbbbbbbbbbbb" in network

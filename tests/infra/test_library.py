@@ -149,6 +149,32 @@ def test_a_fixed_number_of_tasks_does_not_scale(stack: cdk.Stack, vpc: ec2.Vpc, 
     assert not template.of_type("AWS::ApplicationAutoScaling::ScalableTarget")
 
 
+def test_a_task_of_several_vcpus_uses_them_all(stack: cdk.Stack, vpc: ec2.Vpc, cluster: rds.DatabaseCluster) -> None:
+    tidegate(stack, vpc, cluster, cpu=4096, memory_limit_mib=8192)
+    template = synthesised(stack)
+    assert template.environment()["TIDEGATE_WORKERS"] == "4"
+    # Each process takes cancel requests on a port of its own.
+    for direction in ("Ingress", "Egress"):
+        ports = {
+            (rule["FromPort"], rule["ToPort"])
+            for rule in template.of_type(f"AWS::EC2::SecurityGroup{direction}").values()
+            if "Cancel" in rule["Description"]
+        }
+        assert ports == {(5433, 5436)}
+    policies = template.of_type("AWS::ApplicationAutoScaling::ScalingPolicy").values()
+    found = [policy["TargetTrackingScalingPolicyConfiguration"] for policy in policies]
+    # The metric is an average over processes.
+    (by_clients,) = [one for one in found if "CustomizedMetricSpecification" in one]
+    assert by_clients["TargetValue"] == 1000
+
+
+def test_a_task_of_one_vcpu_or_less_is_one_process(
+    stack: cdk.Stack, vpc: ec2.Vpc, cluster: rds.DatabaseCluster
+) -> None:
+    tidegate(stack, vpc, cluster, cpu=512, memory_limit_mib=1024)
+    assert "TIDEGATE_WORKERS" not in synthesised(stack).environment()
+
+
 def test_everything_has_its_place_in_the_package() -> None:
     for name in tidegate_infra.__all__:
         assert getattr(tidegate_infra, name).__name__ == name

@@ -89,3 +89,8 @@ def test_a_vpc_without_a_way_out_has_the_services_that_the_proxy_calls(isolated:
     names = {network.text(endpoint["ServiceName"]) for endpoint in network.of_type("AWS::EC2::VPCEndpoint").values()}
     for service in ("ecr.api", "ecr.dkr", "logs", "secretsmanager", "sts", "lambda", "s3"):
         assert any(name.endswith(f".{service}") for name in names), service
+
+
+def test_a_networks_flow_logs_go_with_it(default: Assembly) -> None:
+    (group,) = [one for one in default["network"].resources.values() if one["Type"] == "AWS::Logs::LogGroup"]
+    assert group["DeletionPolicy"] == "Delete"

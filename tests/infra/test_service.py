@@ -145,3 +145,11 @@ def test_spot_runs_only_what_is_beyond_the_least(default: Assembly, existing: As
     strategy = existing["proxy"].one("AWS::ECS::Service")["CapacityProviderStrategy"]
     assert {entry["CapacityProvider"]: entry.get("Base", 0) for entry in strategy} == {"FARGATE": 2, "FARGATE_SPOT": 0}
     assert "CapacityProviderStrategy" not in default["proxy"].one("AWS::ECS::Service")
+
+
+def test_a_service_on_spot_waits_for_its_clusters_capacity_providers_and_goes_before_them(existing: Assembly) -> None:
+    resources = existing["proxy"].resources
+    (service,) = [one for one in resources.values() if one["Type"] == "AWS::ECS::Service"]
+    (name,) = existing["proxy"].of_type("AWS::ECS::ClusterCapacityProviderAssociations")
+    assert resources[name]["Properties"]["CapacityProviders"] == ["FARGATE", "FARGATE_SPOT"]
+    assert name in service["DependsOn"]

@@ -88,7 +88,10 @@ def platform_rules(scope: Construct, proxy: TidegateProxy, thresholds: Threshold
             "Look at the service's events and at why the last task stopped: memory, image, secrets, /readyz.",
             missing_tasks(proxy),
             0,
-            periods=thresholds.missing_task_minutes,
+            periods=thresholds.missing_task_minutes if proxy.balancer else min(thresholds.missing_task_minutes, 3),
+            # Without a balancer a task counts while it runs, well or not: one that ECS replaces again and again is
+            # missing in between only.
+            of=None if proxy.balancer else max(thresholds.missing_task_minutes, 3) * 2,
             urgent=True,
         ),
         Rule(

@@ -39,7 +39,8 @@ class Thresholds:
     """Below it: the part of a minute in which the writer was available, for three minutes."""
 
     missing_task_minutes: int = 5
-    """Minutes in a row with fewer healthy tasks than wanted; a deployment needs two or three."""
+    """Minutes in a row with fewer healthy tasks than wanted; a deployment needs two or three. Without a load balancer,
+    which tells healthy tasks from those that merely run: at most three minutes, of twice as many as are said here."""
 
     event_loop_lag_seconds: float = 0.1
     """99th percentile of the delay of the event loop, in three of five minutes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,14 @@ class FunctionsStack(Stack):
         file = self._parameters.ca_certificate
         if file is None:
             return None
-        return lambda_.LayerVersion(
-            self,
-            "Authority",
-            code=lambda_.Code.from_asset(str(file.parent), exclude=["*", f"!{file.name}"]),
-            description="The authority of the proxy's certificate",
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            # A layer keeps the mode of its files, and functions run as a user of Lambda's.
+            copy = Path(folder) / file.name
+            copy.write_bytes(file.read_bytes())
+            copy.chmod(0o644)
+            return lambda_.LayerVersion(
+                self,
+                "Authority",
+                code=lambda_.Code.from_asset(folder),
+                description="The authority of the proxy's certificate",
+            )

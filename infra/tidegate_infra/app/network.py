@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aws_cdk import RemovalPolicy
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -21,14 +22,17 @@ SERVICES = {
 
 
 class Network(Construct):
-    """Attributes: `vpc`; `subnets`, the private ones for proxy, functions and database."""
+    """Attributes: `vpc`; `subnets`, the private ones for proxy, functions and database, None for those that an existing
+    VPC has."""
 
     def __init__(self, scope: Construct, construct_id: str, parameters: Parameters) -> None:
         super().__init__(scope, construct_id)
         self.vpc: ec2.IVpc = self._existing(parameters) if parameters.vpc_id else self._new(parameters)
-        isolated = parameters.vpc_id is None and parameters.nat_gateways == 0
-        kind = ec2.SubnetType.PRIVATE_ISOLATED if isolated else ec2.SubnetType.PRIVATE_WITH_EGRESS
-        self.subnets = ec2.SubnetSelection(subnet_type=kind)
+        self.subnets: ec2.SubnetSelection | None = None
+        if parameters.vpc_id is None:
+            isolated = parameters.nat_gateways == 0
+            kind = ec2.SubnetType.PRIVATE_ISOLATED if isolated else ec2.SubnetType.PRIVATE_WITH_EGRESS
+            self.subnets = ec2.SubnetSelection(subnet_type=kind)
 
     def _existing(self, parameters: Parameters) -> ec2.IVpc:
         if not parameters.private_subnet_ids:
@@ -61,7 +65,9 @@ class Network(Construct):
             subnet_configuration=[public, private] if with_way_out else [private],
             restrict_default_security_group=False,
         )
-        group = logs.LogGroup(self, "FlowLogs", retention=logs.RetentionDays.ONE_WEEK)
+        group = logs.LogGroup(
+            self, "FlowLogs", retention=logs.RetentionDays.ONE_WEEK, removal_policy=RemovalPolicy.DESTROY
+        )
         vpc.add_flow_log(
             "Flow",
             destination=ec2.FlowLogDestination.to_cloud_watch_logs(group),

@@ -51,8 +51,8 @@ class Parameters(BaseModel):
     """An existing VPC. Default: a new one."""
 
     private_subnet_ids: Names = ()
-    """The VPC's private subnets that the proxy may use, at least two. Default: they are looked up, which needs
-    `account` and `region`."""
+    """The VPC's private subnets that the proxy may use, at least two; that they are private is taken at your word.
+    Default: they are looked up, which needs `account` and `region`: those with a way out, else the isolated ones."""
 
     availability_zones: Names = ()
     """The zones of `private_subnet_ids`, in the same order."""
@@ -133,7 +133,7 @@ class Parameters(BaseModel):
     """Of the proxy's tasks, and of the functions."""
 
     cpu: Literal[256, 512, 1024, 2048, 4096] = 1024
-    """Of a task, in 1/1024 vCPU."""
+    """Of a task, in 1/1024 vCPU; above 1024, a process for each vCPU."""
 
     memory: Annotated[int, Field(ge=512, le=30_720)] = 2048
     """Of a task, in MiB."""
@@ -151,7 +151,8 @@ class Parameters(BaseModel):
     """How much of the database's `max_connections` all tasks together may use."""
 
     pool_size: Annotated[int, Field(ge=1)] | None = None
-    """Server connections per database and user in each task. Default: the proxy's, 20."""
+    """Server connections per database and user in each process, of which a task has one per vCPU. Default:
+    the proxy's, 20."""
 
     admin_users: Names = ()
     """Users who may use all of the admin console: `database_user`, or `postgres` of a database made here."""
