@@ -36,8 +36,11 @@ RDS_PROXY_ACU, RDS_PROXY_LEAST_ACU = 0.015, 8
 SERIES = 86
 """Custom metrics of one proxy with one target: its metrics, each times its sets of dimensions (without
 those by reason or result, which depend on what happens)."""
+INSIGHTS = 37
+"""Series of Container Insights for one cluster with one service on Fargate, charged as custom metrics: an estimate, by
+the list "Amazon ECS Container Insights metrics" in the CloudWatch user guide, which grows."""
 ALARMS, ALARM_METRICS, KEYS = 13, 16, 2
-"""What the default stack has."""
+"""What the default stack has; one key is the log group's, one the alarm topic's."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,13 @@ class Fleet:
         found = {"Fargate": fargate}
         # Either way its name takes a zone.
         found["endpoint"] = ZONE + (HOURS * (NLB_HOUR + NLCU_HOUR) if self.load_balancer else 0)
-        found["logs"] = self.logs * LOG_GIB
+        # Their key comes with the construct, and Container Insights with its cluster, watched or not.
+        found["logs"] = self.logs * LOG_GIB + KMS_KEY
+        found["metrics"] = INSIGHTS * METRIC
         if self.watched:
             alarms = ALARM * ALARMS + ALARM_METRIC * (ALARM_METRICS - ALARMS)
-            found["metrics"] = SERIES * METRIC
-            found["alarms, dashboard, keys"] = alarms + DASHBOARD + KEYS * KMS_KEY
+            found["metrics"] += SERIES * METRIC
+            found["alarms, dashboard"] = alarms + DASHBOARD + (KEYS - 1) * KMS_KEY
         return found
 
     def month(self) -> float:
@@ -71,7 +76,7 @@ class Fleet:
 
 
 FLEETS = (
-    Fleet("smallest: 2 tasks of ¼ vCPU, DNS, no metrics", 2, 0.25, 0.5, load_balancer=False, watched=False),
+    Fleet("smallest: 2 tasks of ¼ vCPU, DNS, not watched", 2, 0.25, 0.5, load_balancer=False, watched=False),
     Fleet("small: 2 tasks of ¼ vCPU, DNS", 2, 0.25, 0.5, load_balancer=False),
     Fleet("default: 2 tasks of 1 vCPU, load balancer", 2, 1, 2, load_balancer=True),
     Fleet("large: 4 tasks of 1 vCPU, load balancer", 4, 1, 2, load_balancer=True, logs=5),
@@ -106,21 +111,22 @@ def page() -> str:
     """docs/cost.md."""
     nat, endpoints = HOURS * NAT_HOUR, HOURS * ENDPOINT_HOUR * ENDPOINTS * 2
     lines = [INTRODUCTION.format(nat=nat, endpoints=endpoints, names=ENDPOINTS)]
-    lines += ["| Tidegate | Fargate | endpoint | logs | metrics | alarms, dashboard, keys | a month |"]
+    lines += ["| Tidegate | Fargate | endpoint | logs | metrics | alarms, dashboard | a month |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for fleet in FLEETS:
         parts = fleet.parts()
-        names = ("Fargate", "endpoint", "logs", "metrics", "alarms, dashboard, keys")
+        names = ("Fargate", "endpoint", "logs", "metrics", "alarms, dashboard")
         cells = [f"{parts[name]:.2f}" if name in parts else "–" for name in names]  # noqa: RUF001
         lines.append(f"| {fleet.name} | {' | '.join(cells)} | **{fleet.month():.2f}** |")
     lines += ["", "| database | RDS Proxy, a month | cheaper |", "|---|---|---|"]
     for name, (unit, size) in DATABASES.items():
         price = rds_proxy(unit, size)
-        below = [fleet.name.partition(":")[0] for fleet in FLEETS if fleet.month() < price]
+        below = [fleet.name.partition(":")[0] for fleet in FLEETS if fleet.watched and fleet.month() < price]
         cheaper = f"Tidegate: {', '.join(below)}" if below else "RDS Proxy"
         lines.append(f"| {name} | {price:.2f} | {cheaper} |")
-    _, small, default, _ = FLEETS
+    smallest, small, default, _ = FLEETS
     figures = {"small": even(small), "default": even(default), "metrics": SERIES * METRIC}
+    figures |= {"smallest": smallest.month(), "insights": INSIGHTS * METRIC}
     lines.append(CONCLUSION.format(vcpu=RDS_PROXY_VCPU, series=SERIES, **figures))
     return "\n".join(lines)
 
@@ -139,8 +145,9 @@ Tidegate's tasks need one or the other, for their image, logs and secrets. If yo
 CONCLUSION = """
 **RDS Proxy is cheaper for small databases.** It is charged by the database's size ({vcpu} per vCPU and hour, for at
 least two vCPUs or eight ACUs), its metrics are free, and nobody has to operate it. With metrics and alarms, the
-small Tidegate pays from {small:.0f} vCPUs on, and the default one from {default:.0f}; only the smallest, which
-nobody watches, costs less than that. If RDS Proxy does what you need, and the database is small, take RDS Proxy.
+small Tidegate pays from {small:.0f} vCPUs on, and the default one from {default:.0f}. The smallest
+costs {smallest:.2f}, but nobody watches it, so it is not among the cheaper ones above. If RDS Proxy does what you need,
+and the database is small, take RDS Proxy.
 
 **Tidegate is cheaper for large databases, for readers, and for Serverless v2 that is larger than it is busy.** Its
 price follows the queries that pass through it, not the size of what is behind: an Aurora cluster of three
@@ -148,8 +155,9 @@ db.r6g.2xlarge has 24 vCPUs for RDS Proxy, and is still two tasks for Tidegate.
 
 **Metrics are what to save on.** {series} custom metrics are {metrics:.2f} a month, whatever the load. Whoever has
 Prometheus can do without (`settings={{"cloudwatch_metrics": False}}`, and `/metrics` on port 8080), but then has
-neither these alarms nor scaling by clients. Container Insights, which the alarm on missing tasks needs, adds a few
-dollars.
+neither these alarms nor scaling by clients. Container Insights, which the alarm on missing tasks needs, is about
+{insights:.2f} of each row: the cluster that the construct makes has it; one of yours (`cluster`) may do without, if
+nobody needs that alarm.
 
 Fargate Spot takes about two thirds off tasks beyond the least number; a Savings Plan up to half off all of them.
 """

@@ -19,10 +19,20 @@ def test_rds_proxy_has_a_least_price() -> None:
 def test_the_page_says_where_rds_proxy_is_cheaper_and_where_it_is_not() -> None:
     page = cost.page()
     assert "| db.t4g.micro, db.t4g.medium (2 vCPU) | 21.90 |" in page
-    assert any(
-        (line.startswith("| db") and line.endswith("| RDS Proxy |")) or "smallest" in line for line in page.splitlines()
-    )
-    assert "db.r6g.8xlarge (32 vCPU) | 350.40 | Tidegate: smallest, small, default, large" in page
+    small = [line for line in page.splitlines() if line.startswith(("| db.t4g", "| db.r6g.large", "| db.r6g.xlarge"))]
+    assert len(small) == 3
+    assert all(line.endswith("| RDS Proxy |") for line in small)
+    assert "db.r6g.8xlarge (32 vCPU) | 350.40 | Tidegate: small, default, large" in page
+
+
+def test_a_fleet_that_nobody_watches_is_never_called_cheaper_but_pays_for_what_it_cannot_leave_out() -> None:
+    compared = [line for line in cost.page().splitlines() if line.startswith(("| db", "| Aurora"))]
+    assert len(compared) == len(cost.DATABASES)
+    assert not any("smallest" in line for line in compared)
+    for fleet in cost.FLEETS:
+        parts = fleet.parts()
+        assert parts["logs"] >= cost.KMS_KEY
+        assert parts["metrics"] >= cost.INSIGHTS * cost.METRIC
 
 
 def test_custom_metrics_are_counted_from_the_proxys_own_list() -> None:
