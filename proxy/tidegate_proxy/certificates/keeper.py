@@ -96,6 +96,9 @@ class CertificateKeeper:
         except CertificateError as error:
             instead = "clients get no TLS until it can" if self._pair is None else "the one before stays in use"
             self._say(logging.ERROR, f"{self._name}: the certificate cannot be used, {instead}: {error}")
+        except Exception:
+            # Whatever it is, a certificate that nobody looks at any more would be worse: it would expire.
+            logger.exception("%s: a fault of the proxy while reading the certificate", self._name)
 
     def _use(self, pair: Pair) -> None:
         self.current = pair.server_tls()

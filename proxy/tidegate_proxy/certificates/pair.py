@@ -110,6 +110,8 @@ def _ask_for_certificates(context: ssl.SSLContext, authorities: bytes) -> None:
         context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
     except ssl.SSLError as error:
         raise CertificateError(f"client_tls_ca cannot be used: {error.reason or error}") from None
+    except ValueError:
+        raise CertificateError("client_tls_ca cannot be used: it is empty") from None
     # A client without one is told so in PostgreSQL's words, later, and not by a broken handshake.
     context.verify_mode = ssl.CERT_OPTIONAL
 

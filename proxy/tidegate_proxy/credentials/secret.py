@@ -86,12 +86,12 @@ class Secret:
         loop = asyncio.get_running_loop()
         while self._began <= moment:
             pause = self._began + SHORTEST_INTERVAL - loop.time()
+            if self._reading is None and self.error is not None and loop.time() < self._not_before:
+                break
             if self._reading is not None or pause <= 0:
                 await self._read_once()
             else:
                 await asyncio.sleep(pause)
-                if self.error is not None and loop.time() < self._not_before:
-                    break
         return self.versions
 
     async def watch(self) -> None:
@@ -177,6 +177,11 @@ class Secret:
             raise wrong(f'has no text in "password": {_SHAPE}')
         if user is not None and (not isinstance(user, str) or not user or "\0" in user):
             raise wrong(f'has something else than a name in "username": {_SHAPE}')
+        try:
+            f"{user}{password}".encode()
+        except UnicodeEncodeError:
+            # JSON can write one half of a surrogate pair. The error's own text would show it.
+            raise wrong("has a character in its name or password that is no character of Unicode") from None
         if isinstance(engine, str) and "postgres" not in engine:
             raise wrong("is for a database of another engine than PostgreSQL: name the right secret")
         return SecretVersion(stage, user, password)

@@ -23,6 +23,10 @@ USABLE = 900.0
 times over, and as an IAM token; who has lost access shall not keep it for as long as `auth_query` fails."""
 
 _SHORTEST_INTERVAL = 0.5
+
+_NOT_IN_THIS_ENCODING = ("22021", "22P05")
+"""character_not_in_repertoire and untranslatable_character ("PostgreSQL Error Codes"): nobody has such a name there."""
+
 _PREPARE = (
     "SELECT pg_catalog.set_config('search_path', 'pg_catalog', false), "
     "pg_catalog.current_setting('scram_iterations', true)"
@@ -99,7 +103,7 @@ class AuthQuery:
         name = f"pg_catalog.convert_from(pg_catalog.decode('{user.encode().hex()}', 'hex'), 'UTF8')"
         try:
             result = await self._run(f"{_PREPARE}; {self._query.replace('$1', name)}")
-            if result.error is not None and not result.error.get("C", "").startswith("22"):
+            if result.error is not None and result.error.get("C") not in _NOT_IN_THIS_ENCODING:
                 raise decode.error_from_fields(result.error)
         except ProxyError as error:
             self.failures += 1

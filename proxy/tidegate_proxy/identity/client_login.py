@@ -128,6 +128,8 @@ class ClientLogins:
         for verifier in found.verifiers or (found.mock,):
             with contextlib.suppress(AuthenticationError):
                 answer = await check(verifier)
+                # Others may have failed meanwhile: many connections at a time are not to be worth more guesses.
+                limited = limited or self.limited(stream, user)
                 if found.verifiers and not limited:
                     return answer
         # Before anything is waited for: who guesses with many connections at a time is counted at once, too.

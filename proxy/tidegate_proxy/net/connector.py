@@ -24,7 +24,7 @@ from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.net.transport import connect, plain, start_tls
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.login_server import Welcome, login_server
-from tidegate_proxy.settings import DatabaseSettings, is_loopback
+from tidegate_proxy.settings import ConfigurationError, DatabaseSettings, is_loopback
 from tidegate_proxy.targets.endpoint import Endpoint, Place
 from tidegate_proxy.tls import tls_server_end_point
 
@@ -182,6 +182,9 @@ class Connector:
             context = self._tls()
             if context is not None:
                 await self._start_tls(stream, context, place.endpoint)
+        except ConfigurationError as error:
+            transport.abort()
+            raise TargetTLSError(detail_log=str(error)) from None
         except BaseException:
             transport.abort()
             raise

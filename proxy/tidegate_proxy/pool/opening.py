@@ -258,11 +258,17 @@ class OpeningPool(SharingPool):
             self._opening -= 1
             self._open_failed(error)
             return
-        except BaseException:
+        except asyncio.CancelledError:
             self._opening -= 1
             # There is another server to go to, unless this is the end.
             self._loop.call_soon(self.open_more)
             raise
+        except Exception:
+            # Whatever it is, it may be the same the next time.
+            logger.exception("%s: a fault of the proxy", self.name)
+            self._opening -= 1
+            self._open_failed(ProxyError())
+            return
         self._opening -= 1
         self._opened(server, generation)
 

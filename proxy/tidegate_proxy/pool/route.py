@@ -128,7 +128,8 @@ class Route:
         """A write was refused (25006). That may be the client's own doing; or the server is no writer any more, which
         the control connection finds out, and until then nobody else shall be given this connection.
 
-        Once a second at most: clients that cause it themselves would otherwise have connections opened all the time.
+        One question a second counts in this way: clients that cause it themselves would otherwise have connections
+        opened all the time.
         """
         place = self._places.get(server)
         if place is None or self._view.access.role != "writer":
@@ -137,6 +138,7 @@ class Route:
         now = asyncio.get_running_loop().time()
         if now - self._doubted_at >= _DOUBT_INTERVAL:
             self._doubted_at = now
+        if not self._view.looked_since(place, self._doubted_at):
             server.tainted = True
 
     def _targets_changed(self) -> None:

@@ -116,6 +116,13 @@ class ScramClientExchange:
             )
         try:
             return _known_keys(self._secret, salt, iterations)
+        except UnicodeEncodeError:
+            # Its text shows a part of the password.
+            raise AuthenticationError(
+                "the password for the target server has a character that is no character of Unicode",
+                sqlstate="28000",
+                hint="Set another password.",
+            ) from None
         except ValueError as error:
             raise _malformed(f"It {error}.") from None
 

@@ -76,6 +76,10 @@ class View:
         """Something speaks against it: have it looked at now."""
         self._cluster.doubt(place.endpoint)
 
+    def looked_since(self, place: Place, moment: float) -> bool:
+        """Whether its server has answered a question that was put after `moment` (of the loop's clock)."""
+        return self._cluster.looked_since(place.endpoint, moment)
+
     def leave(self) -> None:
         """The pool is gone."""
         self._cluster.left(self)
@@ -178,6 +182,11 @@ class Cluster:
         target = self._targets.get(endpoint)
         if target is not None:
             target.doubt()
+
+    def looked_since(self, endpoint: Endpoint, moment: float) -> bool:
+        """See View.looked_since."""
+        target = self._targets.get(endpoint)
+        return target is not None and target.looked_at > moment
 
     def learn(self, endpoint: Endpoint, facts: Facts) -> None:
         """What a connection of a pool's has found out about a target that its control connection can't log in to."""

@@ -65,8 +65,8 @@ def writer_among(targets: Sequence[Known], current: Endpoint | None) -> Known | 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Another writer than before, not yet believed: `timeline` that it is on; `seen_at`, when the look began by which it
-    was first seen to be the writer."""
+    """Another writer than before, not yet believed: `timeline` that it is on; `seen_at`, when the look began by which
+    it was first seen to be the writer."""
 
     endpoint: Endpoint
     timeline: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,35 @@ def test_a_writer_that_turns_read_only_is_left_and_writes_wait(lone_server: Data
             server.settings["default_transaction_read_only"] = "off"
             server.reload()
             cursor.execute("INSERT INTO written VALUES ('after', 1)")
+
+
+def test_no_connection_that_was_refused_a_write_is_lent_again_before_the_server_has_said_why(
+    lone_server: Database, proxy_for: MakeProxy
+) -> None:
+    server = lone_server.server
+    proxy = proxy_for(lone_server, {}, target_check_interval=3600, target_check_timeout=60)
+    with proxy.connect() as one, proxy.connect() as other:
+        for conn in (one, other):
+            conn.execute("BEGIN")
+            conn.execute("SELECT 1")
+        old = proxy.server_pids()
+        assert len(old) == 2
+        with server.connect() as admin:
+            (control,) = admin.execute(
+                "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'tidegate %'"
+            ).fetchall()
+        # It can't say for now what the server has become.
+        os.kill(control[0], signal.SIGSTOP)
+        try:
+            for conn in (one, other):
+                conn.execute("SET TRANSACTION READ ONLY")
+                with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                    conn.execute("INSERT INTO written VALUES ('refused', 1)")
+                conn.execute("ROLLBACK")
+            eventually(lambda: not proxy.server_pids() & old, what="the end of both server connections")
+        finally:
+            os.kill(control[0], signal.SIGCONT)
+        one.execute("INSERT INTO written VALUES ('after', 1)")
 
 
 class ProxyPatience:

@@ -251,3 +251,12 @@ def test_a_wrong_authentication_user_is_named_in_the_log(serve: Serve, database:
     proxy.allowed_in_log.append(" ERROR ")
     refusal(proxy)
     assert re.search(f'databases.{database.name}: auth_query failed: .*"nobody_at_all"', proxy.log)
+
+
+def test_a_query_that_fails_by_its_data_tells_nobody_that_there_is_no_such_user(
+    asking: Callable[..., ProxyProcess],
+) -> None:
+    proxy = asking(auth_query="SELECT usename, (1 / 0)::text FROM pg_shadow WHERE usename = $1")
+    proxy.allowed_in_log.append(" ERROR ")
+    assert "cannot be checked at present" in refusal(proxy)
+    assert "auth_query failed: division by zero" in proxy.log

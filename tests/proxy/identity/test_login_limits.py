@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import cast
 
 import psycopg
 import pytest
@@ -14,7 +17,13 @@ from tests.support.postgres import Database
 from tests.support.proxy import eventually
 from tests.support.rawclient import RawClient
 
+from tidegate_proxy.errors import AuthenticationError
+from tidegate_proxy.identity.client_login import ClientLogins
 from tidegate_proxy.identity.login_limits import ALL_USERS_FACTOR, MAX_ENTRIES, LoginLimits, source_of
+from tidegate_proxy.identity.verifiers import ClientVerifiers, Found
+from tidegate_proxy.net.stream import Stream
+from tidegate_proxy.protocol.scram import ScramVerifier
+from tidegate_proxy.settings import Settings
 
 
 def fail(limits: LoginLimits, count: int, source: str = "a", user: str = "u", now: float = 0.0) -> None:
@@ -138,3 +147,44 @@ def test_who_keeps_trying_with_the_right_password_gets_in_again(serve: Serve, da
     assert not gets_in()
     # What only the limit turns down is no guess: room comes back while it goes on, one login every two seconds.
     eventually(gets_in, timeout=60, what="an end of the limit")
+
+
+class OneVerifier:
+    """Knows one user's password, and no newer one."""
+
+    async def again(self, user: str, database: str) -> list[ScramVerifier]:
+        return []
+
+    async def unanswered(self, user: str, database: str) -> bool:
+        return False
+
+
+def test_a_guess_that_was_begun_before_the_others_failed_is_worth_no_more_than_one_after_them() -> None:
+    """Checking a cleartext password takes a while, and many connections may have it done at the same time."""
+    settings = Settings.model_validate({"failed_logins_per_minute": 2, "databases": {"app": {"host": "127.0.0.1"}}})
+    logins = ClientLogins(settings, cast("ClientVerifiers", OneVerifier()))
+    stream = cast("Stream", SimpleNamespace(source="a"))
+    verifier = ScramVerifier.from_password("s3cret", salt=bytes(16))
+    found = Found((verifier,), verifier, uncertain=False)
+
+    async def guess() -> None:
+        others_failed = asyncio.Event()
+
+        async def right(_: ScramVerifier) -> bool:
+            await others_failed.wait()
+            return True
+
+        async def wrong(_: ScramVerifier) -> bool:
+            raise AuthenticationError
+
+        last = asyncio.create_task(logins._decide(stream, "u", "app", found, right))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(logins._decide(stream, "u", "app", found, wrong)) for _ in range(2)]
+        await asyncio.wait(others)
+        others_failed.set()
+        for task in (last, *others):
+            with pytest.raises(AuthenticationError):
+                await task
+        assert logins.failures == {"password": 2, "limit": 1}
+
+    asyncio.run(guess())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.server
 import json
@@ -9,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import psycopg
@@ -18,6 +19,9 @@ from tests.proxy.console.helpers import show
 from tests.proxy.identity.conftest import REGION, Secrets, Serve, refusal, set_password
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
+
+from tidegate_proxy.credentials import secret
+from tidegate_proxy.credentials.aws import Aws, AwsError, SecretValue
 
 Role = Callable[..., str]
 
@@ -186,6 +190,7 @@ WRONG = {
     "a number as password": ('{"username": "app", "password": 5}', 'has no text in "password"'),
     "a list as user": ('{"username": [], "password": "x"}', 'something else than a name in "username"'),
     "no user": ('{"password": "x"}', 'names no "username"'),
+    "half a character": ('{"username": "app", "password": "abc\\ud83d"}', "no character of Unicode"),
     "MySQL": ('{"username": "app", "password": "x", "engine": "mysql"}', "another engine than PostgreSQL"),
 }
 
@@ -393,3 +398,32 @@ def test_the_process_ends_though_aws_does_not_answer(
         began = time.monotonic()
         assert proxy.stop(timeout=60) == 0
         assert time.monotonic() - began < 60
+
+
+class FailingAws(Aws):
+    """Secrets Manager that refuses every read."""
+
+    def __init__(self) -> None:
+        super().__init__(REGION)
+        self.asked = 0
+
+    async def secret_values(self, secret: str, stages: Iterable[str]) -> dict[str, SecretValue]:
+        self.asked += 1
+        raise AwsError(f"{secret} cannot be read")
+
+
+def test_failed_logins_do_not_have_a_secret_read_that_was_not_readable_just_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(secret, "SHORTEST_INTERVAL", 0.0)
+    for pause in ("_FIRST_RETRY", "_LONGEST_RETRY"):
+        monkeypatch.setattr(secret, pause, 3600.0)
+
+    async def log_in() -> None:
+        aws = FailingAws()
+        kept = secret.Secret("app", aws, 3600)
+        for _ in range(5):
+            assert await kept.newer_than(asyncio.get_running_loop().time()) == ()
+        assert aws.asked == 1
+
+    asyncio.run(log_in())

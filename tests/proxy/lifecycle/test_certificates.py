@@ -199,3 +199,22 @@ def test_an_expired_certificate_has_fewer_than_no_days_left(start_proxy: StartPr
 
 def test_without_a_certificate_there_is_nothing_to_tell_of_it(start_proxy: StartProxy) -> None:
     assert days_left(start_proxy(http_port=0)) == []
+
+
+def test_authorities_that_are_half_written_when_they_are_read_stop_no_later_renewal(
+    start_proxy: StartProxy, renewed: Renewed, authority: Authority, tmp_path: Path
+) -> None:
+    authorities = tmp_path / "clients.pem"
+    authorities.write_bytes(authority.ca.read_bytes())
+    proxy = start_proxy(
+        client_tls_cert=str(renewed.file),
+        client_tls_ca=str(authorities),
+        client_tls_verify="optional",
+        client_tls_refresh=0.1,
+    )
+    proxy.allowed_in_log.append(" ERROR ")
+    authorities.write_bytes(b"")
+    eventually(lambda: "client_tls_ca cannot be used: it is empty" in proxy.log, what="the log line")
+    authorities.write_bytes(authority.ca.read_bytes())
+    new = renewed.renew()
+    eventually(lambda: shown(proxy) == new, what="the new certificate")

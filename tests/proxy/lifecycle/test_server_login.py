@@ -137,3 +137,20 @@ def test_every_method_that_a_server_may_ask_for(start_proxy: StartProxy, methods
     with proxy.connect() as conn:
         assert conn.execute("SELECT current_user").fetchone() == (user,)
     assert "s3cret" not in proxy.log.replace(proxy.database.password, "")
+
+
+def test_authorities_that_can_no_longer_be_read_fail_logins_until_they_can(
+    start_proxy: StartProxy, database: Database, authority: Authority, tls_relay: MakeTLSRelay, tmp_path: Path
+) -> None:
+    relay = tls_relay(database.server.port, authority.context("127.0.0.1"))
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_bytes(authority.ca.read_bytes())
+    proxy = start_proxy(database_settings={"port": relay.port, "tls": "verify-full", "tls_ca": str(authorities)})
+    authorities.unlink()
+    with pytest.raises(psycopg.OperationalError, match="could not connect to the target server by TLS"):
+        proxy.connect()
+    # Each attempt would be a line, if it were a fault of the proxy's; where the file is, only operators are told.
+    assert f"tls_ca {authorities}: cannot be used" in proxy.log
+    authorities.write_bytes(authority.ca.read_bytes())
+    with proxy.connect() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)

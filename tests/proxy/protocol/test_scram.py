@@ -391,3 +391,11 @@ def test_whatever_a_server_sends_it_is_our_own_error(first: bytes, final: bytes)
     client.response(b"r=" + own + b"x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096")
     with pytest.raises(ServerProtocolError):
         client.verify(final)
+
+
+def test_a_password_that_is_no_unicode_is_refused_and_no_part_of_it_is_told() -> None:
+    client = ScramClientExchange("abc\ud83d", [SCRAM_SHA_256], None)
+    nonce = client.first()[1].partition(b"r=")[2]
+    with pytest.raises(AuthenticationError) as caught:
+        client.response(b"r=" + nonce + b"x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096")
+    assert "d83d" not in ascii(str(caught.value))

@@ -79,6 +79,7 @@ def test_what_is_wrong_with_certificate_or_key_is_said_without_showing_it(author
         (Pair(good.chain, b""), "cannot be used"),
         (Pair(good.chain, other.key), "the private key is another certificate's"),
         (Pair(good.chain, good.key, b"x"), "client_tls_ca cannot be used"),
+        (Pair(good.chain, good.key, b""), "client_tls_ca cannot be used: it is empty"),
     ):
         with pytest.raises(CertificateError, match=words) as caught:
             bad.server_tls()
