@@ -325,21 +325,30 @@ class Proxy(ProxyPools):
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
-            for key, pool in list(self._pools.items()):
-                pool.sweep()
-                if pool.unused and not pool.clients:
-                    del self._pools[key]
-                    await pool.close()
-                    self.counts.retire(*key)
-            if self._closing:
-                for client in [*self._clients.values()]:
-                    client.shut_down()
-            now = asyncio.get_running_loop().time()
-            self.sharing.close_idle(now, (self.settings.server_idle_timeout or _IDLE) / 2)
-            self._idle_clients.sweep(now, self.settings.client_lifetime)
-            self._forget_the_deaf(now)
-            self.averages.tick(self.settings.stats_period)
-            self.monitor.tick()
+            try:
+                await self._tick()
+            except Exception:
+                # Without timeouts, lifetimes and the drain from now on, it would be worse.
+                logger.exception(
+                    "a look at all pools and clients has failed: a fault of the proxy; the next one follows"
+                )
+
+    async def _tick(self) -> None:
+        for key, pool in list(self._pools.items()):
+            pool.sweep()
+            if pool.unused and not pool.clients:
+                del self._pools[key]
+                await pool.close()
+                self.counts.retire(*key)
+        if self._closing:
+            for client in [*self._clients.values()]:
+                client.shut_down()
+        now = asyncio.get_running_loop().time()
+        self.sharing.close_idle(now, (self.settings.server_idle_timeout or _IDLE) / 2)
+        self._idle_clients.sweep(now, self.settings.client_lifetime)
+        self._forget_the_deaf(now)
+        self.averages.tick(self.settings.stats_period)
+        self.monitor.tick()
 
     def _forget_the_deaf(self, now: float) -> None:
         for client in [*self._clients.values()]:

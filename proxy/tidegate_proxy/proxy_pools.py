@@ -45,7 +45,7 @@ class ProxyPools(abc.ABC):
         self.credentials = ServerCredentials(settings)
         self.auth_queries: dict[str, AuthQuery] = {}
         self.iam = _iam(settings)
-        self.counts = Counts()
+        self.counts = Counts(lambda database: database in self.settings.databases)
         self.counts.call_slow(settings.log_slow_queries)
         self.targets = Targets(settings)
         self.sharing = Sharing(settings.max_connections_percent, settings.max_idle_connections_percent, target_limit)
@@ -222,7 +222,8 @@ class ProxyPools(abc.ABC):
                 min_pool_size=0,
                 reserve_pool_size=0,
             )
-            pool = self._pools[key] = self.new_pool(name, user, target, connector, limits)
+            counts = self.counts.of_pool(*key, f"{target.host}:{target.port}")
+            pool = self._pools[key] = self.new_pool(name, user, target, connector, limits, counts=counts)
             self.sharing.join(pool, [], target=self.target_of(target))
         return await pool.ask(sql)
 

@@ -203,7 +203,8 @@ class Membership:
     async def _grow(self, me: Member, wanted: int, view: View) -> None:
         answer = await self._ask(queries.claim(me, wanted, view, self._place.users))
         more = int(answer.rows[-1][0] or b"") if answer.rows else 0
-        if more and not self.limit.frozen:
+        # Refused meanwhile: the smaller share holds, and is published by the next look.
+        if more and not self.limit.frozen and self._loop.time() >= self._refused_until:
             logger.debug("fleet on %s: share %s -> %d", self.target, self.limit.most, me.share + more)
             self.limit.most = me.share + more
             self._open_more()

@@ -15,6 +15,12 @@ LOCK = 0x7469646567617465
 LOCK_TIMEOUT = 1000
 """Milliseconds to wait for it: it is held for a few, unless somebody else has taken it."""
 
+MISSED_AFTER = 10
+"""Seconds of silence after which the server takes a member's machine for lost, and its share is free: by keepalives
+where nothing is under way, by TCP_USER_TIMEOUT where something is; tcp(7). By default it would wait for two hours."""
+
+_KEEPALIVES = "tcp_keepalives_idle = 4; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+
 # Numbers of connections count what takes a slot of max_connections. Where the kind of a connection is hidden, for want
 # of pg_read_all_stats, whatever is in a database is taken for one.
 _SEEN = """
@@ -65,9 +71,12 @@ SELECT more, pg_catalog.set_config('application_name', '{before}' || ({share} + 
 
 
 def announce(member: Member) -> str:
-    """SQL that publishes what this member has."""
+    """SQL that publishes what this member has, for as long as it is there."""
     # The name has no characters that would need quoting.
-    return f"SET application_name = '{format_name(member)}'"
+    return (
+        f"SET {_KEEPALIVES}; SET tcp_user_timeout = {MISSED_AFTER * 1000}; "
+        f"SET application_name = '{format_name(member)}'"
+    )
 
 
 def look(users: Iterable[str]) -> str:

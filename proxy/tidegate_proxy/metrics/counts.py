@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tidegate_proxy.core.statistics import Statistics
 from tidegate_proxy.metrics.histogram import grown, summed
 
 CONSOLE = "pgbouncer"
 """Name of the console's database, and of the user that PgBouncer shows for it."""
+
+OTHERS = "*"
+"""Name for what was counted under names that are not the configuration's and under which no server was reached."""
 
 SUMS = (
     "assignments",
@@ -138,11 +141,14 @@ def _add(total: Statistics, part: Statistics) -> None:
 class Counts:
     """Everything that is counted.
 
+    Parameters: `is_named`, whether the configuration names a database.
+
     Of clients: `received` connections, `accepted` logins, `refused` ones for authentication or TLS, `failed` ones for
     any other reason, and `closed` after a login. `console`: queries of the admin console.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_named: Callable[[str], bool]) -> None:
+        self._is_named = is_named
         self.received = 0
         self.accepted = 0
         self.refused = 0
@@ -169,10 +175,17 @@ class Counts:
     def retire(self, database: str, user: str) -> None:
         """The pool is gone; what it has counted stays with its database."""
         counts = self._pools.pop((database, user), None)
-        # Under a name for which no server connection was ever opened nothing is kept: clients may invent any number.
-        for target, part in counts.by_target().items() if counts is not None else ():
-            if part.servers_opened or (database, target) in self._past:
-                self._past.setdefault((database, target), PoolCounts()).add(part)
+        if counts is None:
+            return
+        for target, part in counts.by_target().items():
+            # Clients may invent any number of names: what led nowhere is kept under one.
+            keeps_name = (
+                self._is_named(database)
+                or part.servers_opened > 0
+                or (database, target) in self._past
+                or any(name == database and target in pool.by_target() for (name, _), pool in self._pools.items())
+            )
+            self._past.setdefault((database if keeps_name else OTHERS, target), PoolCounts()).add(part)
 
     def sums(self) -> dict[str, dict[str, float]]:
         """The numbers among the counters of every database's clients, those of former pools included.

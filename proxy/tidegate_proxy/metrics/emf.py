@@ -45,10 +45,12 @@ class EmfLines:
 
     def __init__(self, names: Names, before: Iterable[Reading] = ()) -> None:
         self._names = names
-        self._before = {_key(reading): reading for reading in before}
+        self._before = {_key(reading): reading for reading in _of_all_databases(before)}
 
     def lines(self, readings: Sequence[Reading], milliseconds: int) -> list[str]:
         """The lines of one period. Parameters: `milliseconds`, Unix time."""
+        # No dimension: what a database has counted may go on under another name.
+        readings = _of_all_databases(readings)
         recent = [self._since_before(reading) for reading in readings]
         self._before = {_key(reading): reading for reading in readings}
         lines: list[str] = []
@@ -67,6 +69,26 @@ class EmfLines:
             return Reading(reading.name, reading.labels, Distribution(counts, 0.0))
         known_value = before.value if before is not None and not isinstance(before.value, Distribution) else 0
         return Reading(reading.name, reading.labels, value - known_value)
+
+
+def _of_all_databases(readings: Iterable[Reading]) -> list[Reading]:
+    """Gauges as they are; of the others those that differ in the database alone, together."""
+    gauges = []
+    sums: dict[tuple[str, tuple[tuple[str, str], ...]], Reading] = {}
+    for reading in readings:
+        if BY_NAME[reading.name].kind is Kind.GAUGE:
+            gauges.append(reading)
+            continue
+        labels = {name: value for name, value in reading.labels.items() if name != "database"}
+        key = reading.name, tuple(sorted(labels.items()))
+        value = reading.value
+        if (other := sums.get(key)) is not None:
+            if isinstance(value, Distribution) and isinstance(other.value, Distribution):
+                value = Distribution(summed(other.value.counts, value.counts), other.value.total + value.total)
+            elif not isinstance(value, Distribution) and not isinstance(other.value, Distribution):
+                value += other.value
+        sums[key] = Reading(reading.name, labels, value)
+    return [*gauges, *sums.values()]
 
 
 def _key(reading: Reading) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
+import logging
+import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.metrics.emf import EmfLines, Names
@@ -12,6 +16,8 @@ from tidegate_proxy.metrics.readings import now_in_milliseconds, read
 
 if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
+
+logger = logging.getLogger(__name__)
 
 
 class CloudWatchWriter:
@@ -29,13 +35,26 @@ class CloudWatchWriter:
         try:
             while True:
                 await asyncio.sleep(self._proxy.settings.cloudwatch_period)
-                await asyncio.to_thread(_write, self._text(), self._turns)
+                with _faults_logged():
+                    await asyncio.to_thread(_write, self._text(), self._turns)
         finally:
-            _write(self._text(), self._turns)
+            with _faults_logged():
+                _write(self._text(), self._turns)
 
     def _text(self) -> str:
         lines = self._lines.lines(read(self._proxy), now_in_milliseconds())
         return "".join(f"{line}\n" for line in lines)
+
+
+@contextlib.contextmanager
+def _faults_logged() -> Iterator[None]:
+    """A fault costs the metrics of one period, and nothing else."""
+    try:
+        yield
+    except OSError as error:
+        logger.error("the metrics for CloudWatch cannot be written on standard output: %s", error.strerror)
+    except Exception:
+        logger.exception("the metrics for CloudWatch: a fault of the proxy")
 
 
 def _write(text: str, turns: int | None) -> None:
@@ -44,8 +63,10 @@ def _write(text: str, turns: int | None) -> None:
         # What is longer than PIPE_BUF, 4 KB, would get mixed with what others write at the same time: pipe(7).
         fcntl.lockf(turns, fcntl.LOCK_EX)
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        # By no buffer, which would keep what cannot be written, and make a failure of the process's end.
+        rest = memoryview(text.encode())
+        while rest:
+            rest = rest[os.write(sys.stdout.fileno(), rest) :]
     finally:
         if turns is not None:
             fcntl.lockf(turns, fcntl.LOCK_UN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from tidegate_proxy import events
@@ -174,6 +174,13 @@ class OpeningPool(SharingPool):
         server.close()
         self.open_more()
         self._sharing.freed(self)
+
+    def _retire_idle(self, servers: Iterable[ServerConnection]) -> None:
+        for server in [*servers]:
+            # Whoever gets the place of one may have closed the next one for another place.
+            if server in self.idle:
+                self.idle.remove(server)
+                self._retire(server)
 
     def server_lost(self, server: ServerConnection) -> None:
         """A server connection is gone."""
@@ -358,9 +365,7 @@ class OpeningPool(SharingPool):
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        for server in [server for server in self.idle if server.tainted]:
-            self.idle.remove(server)
-            self._retire(server)
+        self._retire_idle(server for server in self.idle if server.tainted)
         self.open_more()
 
     def follow(self, connector: Connector, cluster: Cluster, access: Access) -> None:

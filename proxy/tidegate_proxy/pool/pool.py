@@ -261,17 +261,13 @@ class Pool(OpeningPool):
     def renew(self) -> None:
         """Replace every server connection when it is next free."""
         self.generation += 1
-        for server in [*self.idle]:
-            self.idle.remove(server)
-            self._retire(server)
+        self._retire_idle(self.idle)
 
     def pause(self) -> None:
         """Give no server connection to anybody, and close each one when it is next free."""
         self._paused = self.held_up = True
         self._sharing.withdraw(self)
-        for server in [*self.idle]:
-            self.idle.remove(server)
-            self._retire(server)
+        self._retire_idle(self.idle)
 
     def resume(self) -> None:
         """Go on after a pause."""
@@ -297,8 +293,7 @@ class Pool(OpeningPool):
             )
             # What the reserve has given goes back to it.
             if server.tainted or idle_for_too_long or self.held > most:
-                self.idle.remove(server)
-                self._retire(server)
+                self._retire_idle([server])
         for server in self._query_timeouts.to_cancel(self._servers, self.limits, now):
             self._start(self._cancel(server))
         timeouts.end_late_clients(self._servers, self.limits, now)

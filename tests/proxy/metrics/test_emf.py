@@ -90,6 +90,21 @@ def test_a_counter_is_what_it_has_grown_by_even_when_the_target_changes_its_role
     assert found[("QueryRequests", (P,))] == [2]
 
 
+def test_what_goes_on_to_be_counted_under_another_database_has_not_grown() -> None:
+    def counted(database: str) -> list[Reading]:
+        labels = on("a:1", "READ_WRITE") | {"database": database}
+        return [
+            Reading("DatabaseConnectionsSetupFailed", labels, 5),
+            Reading("QueryResponseLatency", labels, Distribution([0, 4], 0.1)),
+        ]
+
+    lines = EmfLines(NAMES)
+    lines.lines(counted("guess"), 1)
+    found = series(lines.lines(counted("*"), 2))
+    assert found[("DatabaseConnectionsSetupFailed", (P,))] == [0]
+    assert not any(name == "QueryResponseLatency" for name, _ in found)
+
+
 def test_distributions_are_single_values_in_arrays_of_at_most_a_hundred() -> None:
     counts: list[int] = []
     for microseconds in range(1, 251):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.proxy.metrics.test_emf import series
 from tests.support.postgres import Database
-from tests.support.proxy import ProxyProcess, StartProxy, eventually
+from tests.support.proxy import ProxyProcess, StartProxy, eventually, proxy_config
 
 from tidegate_proxy.metrics.registry import METRICS
 
@@ -169,3 +171,19 @@ def test_nothing_is_written_on_standard_output_unless_asked_for(start_proxy: Sta
         one.execute("SELECT 1")
     assert proxy.stop() == 0
     assert "_aws" not in proxy.log
+
+
+def test_nobody_who_reads_the_metrics_ends_neither_them_nor_the_proxy(tmp_path: Path, database: Database) -> None:
+    reading, writing = os.pipe()
+    try:
+        config = proxy_config(database, {"cloudwatch_metrics": True, "cloudwatch_period": 0.2})
+        proxy = ProxyProcess(tmp_path, database, config, stdout=writing)
+        proxy.allowed_in_log.append(" ERROR tidegate_proxy.metrics.writer")
+        proxy.wait_until_listening()
+        assert os.read(reading, 65_536)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    eventually(lambda: proxy.log.count("cannot be written on standard output: Broken pipe") >= 2)
+    assert proxy.stop() == 0
+    proxy.close()
