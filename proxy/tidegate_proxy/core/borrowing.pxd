@@ -15,7 +15,8 @@ cdef class Borrowing:
     cdef public bint pins_sequences
     cdef public bint always_prefixed
 
-    @cython.locals(server=ServerConnection)
     cpdef ServerConnection take(self)
+    @cython.locals(server=ServerConnection)
+    cpdef ServerConnection take_idle(self)
     cpdef bint put_back(self, ServerConnection server) except *
     cpdef bint is_ready_for(self, ServerConnection server, ClientConnection client) except *

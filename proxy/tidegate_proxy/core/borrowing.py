@@ -41,12 +41,15 @@ class Borrowing:
 
     def take(self) -> ServerConnection | None:
         """A server connection if one is idle and nobody has waited for longer."""
-        if not (self.held_up or self._waiting):
-            while self.idle:
-                server = self.idle.pop()
-                if server.fatal is None and not server.closing:
-                    return server
-                # It has said goodbye, and is about to be lost.
+        return None if self.held_up or self._waiting else self.take_idle()
+
+    def take_idle(self) -> ServerConnection | None:
+        """A server connection if one is idle."""
+        while self.idle:
+            server = self.idle.pop()
+            if server.fatal is None and not server.closing:
+                return server
+            # It has said goodbye, and is about to be lost.
         return None
 
     def put_back(self, server: ServerConnection) -> bool:

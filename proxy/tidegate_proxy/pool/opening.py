@@ -81,7 +81,9 @@ class OpeningPool(SharingPool):
 
     def acquire(self, waiter: Waiter) -> ServerConnection | None:
         """A server connection now, or None: then `server_granted` or `borrow_failed` of `waiter` is called later."""
-        server = self.take()
+        # What others wait for is given up when it comes back, not while it is idle.
+        may_take = not (self._closed or self._paused or self._waiting)
+        server = self.take_idle() if may_take else None
         if server is not None:
             return server
         if 0 < self.limits.max_waiting_clients <= len(self._waiting):

@@ -209,6 +209,9 @@ class Sharing:
                 if limit.full:
                     break
                 claimant.open_more()
+            # The last that was too many may have been closed.
+            if pool.contended and not limit.contended:
+                self._settle(limit)
 
     def must_close(self, pool: OpeningPool) -> bool:
         """Whether a free server connection of the pool is one too many, whoever waits."""

@@ -323,24 +323,16 @@ def test_a_server_that_does_not_speak_the_protocol(
 
 
 def test_a_server_that_answers_what_nobody_asked_loses_its_client(
-    start_proxy: StartProxy, fake_server: MakeServer
+    start_proxy: StartProxy, relay_to: Callable[[int], Relay], database: Database
 ) -> None:
     """Nothing of it reaches anybody: the connection is given up."""
-
-    def serve(connection: socket.socket) -> None:
-        if connection.recv(10_000):
-            connection.sendall(HELLO)
-            # What it allows, which it does not know.
-            connection.recv(10_000)
-            connection.sendall(encode.error_response(ProxyError("no"), fatal=False) + encode.ready_for_query(wire.IDLE))
-            connection.recv(10_000)
-            connection.sendall(b"~\0\0\0\4")
-            connection.recv(10_000)
-
-    proxy = start_proxy(default_pool_size=1, database_settings={"port": fake_server(serve).port})
+    relay = relay_to(database.server.port)
+    proxy = start_proxy(default_pool_size=1, database_settings={"port": relay.port})
     proxy.allowed_in_log.append("protocol violation")
     with RawClient(proxy.parameters) as client:
-        client.send(encode.query("SELECT 1"))
+        client.send(encode.query("SELECT pg_sleep(3600)"))
+        until_running(proxy, "pg_sleep")
+        relay.send_to_clients(b"~\0\0\0\4")
         error = client.error_until()
         assert error["C"] == "08006"
         assert "unexpected message type" in error["M"]

@@ -15,7 +15,7 @@ from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.errors import ProxyError
 from tidegate_proxy.metrics.counts import PoolCounts
 from tidegate_proxy.pool.pool import Pool
-from tidegate_proxy.pool.sharing import Sharing
+from tidegate_proxy.pool.sharing import Sharing, TargetLimit
 from tidegate_proxy.protocol.login_server import Welcome
 from tidegate_proxy.settings import DatabaseSettings, Settings
 from tidegate_proxy.settings.effective import pool_limits
@@ -248,5 +248,34 @@ def test_nothing_is_closed_for_a_pool_that_could_not_use_the_place() -> None:
         await settled()
         assert (hog.held, claimant.held) == (3, 1)
         await end(pools)
+
+    asyncio.run(run())
+
+
+class _SmallShare(TargetLimit):
+    """As in a fleet: what is more than the share is closed."""
+
+    @property
+    def excess(self) -> int:
+        return max(0, self.used - (self.most or 0))
+
+
+def test_when_the_last_that_was_too_many_is_closed_idle_ones_are_given_to_clients_again() -> None:
+    async def run() -> None:
+        sharing = Sharing(100, None, lambda _: _SmallShare())
+        (pool,) = sharing_pools(0, "pool", sharing=sharing, default_pool_size=20)
+        limit = sharing.target_of(pool)
+        limit.most = 12
+        pool.come(12)
+        await settled()
+        limit.most = 10
+        sharing.close_excess(limit)
+        for _ in range(12):
+            pool.release()
+            await settled()
+        assert (pool.held, len(pool.idle), pool.contended) == (10, 10, False)
+        pool.come(1)
+        assert (len(pool.lent), pool.waiters) == (1, 0)
+        await end([pool])
 
     asyncio.run(run())
