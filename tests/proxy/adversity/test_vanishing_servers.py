@@ -17,7 +17,6 @@ from tests.support.rawclient import RawClient, bind, execute, parse
 from tests.support.relay import Relay
 
 from tidegate_load.postgres import EmbeddedPostgres, free_port
-from tidegate_proxy.errors import ProxyError
 from tidegate_proxy.protocol import encode, wire
 
 
