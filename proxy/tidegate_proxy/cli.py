@@ -183,6 +183,11 @@ def _load(file: Path | None) -> tuple[Settings, list[str]]:
     warnings: list[str] = []
     settings, warning = fit_to_open_files(load_settings(file, os.environ, warnings), hard_limit_of_open_files())
     warnings += filter(None, [warning])
+    if settings.fleet and settings.scram_mock_secret is None:
+        warnings.append(
+            "scram_mock_secret is not given: clients of several proxies behind one address can find out which users "
+            "there are; give all of them the same text"
+        )
     for name, database in settings.databases.items():
         try:
             server_side_context(database)

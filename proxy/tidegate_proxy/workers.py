@@ -6,6 +6,7 @@ import ctypes
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import SecretStr
 
 from tidegate_proxy.net.listen import tcp_listeners
 from tidegate_proxy.settings import ConfigurationError, Settings
@@ -42,6 +45,7 @@ class Team:
     - `listener`: its end of a Unix socket, on which it takes commands of the others' consoles; a file descriptor.
     - `addresses`: where each of them takes those; in the abstract namespace.
     - `output`: the file descriptor of what one locks to write on the standard output.
+    - `mock_secret`: the file descriptor of what to read as `scram_mock_secret` where none is configured.
     - `again`: it takes the place of one that has died.
     """
 
@@ -52,6 +56,7 @@ class Team:
     listener: int
     addresses: tuple[str, ...]
     output: int
+    mock_secret: int
     again: bool
 
     def __str__(self) -> str:
@@ -72,6 +77,7 @@ def worker_settings(settings: Settings, team: Team) -> Settings:
             "http_port": team.http_port if settings.http_port == 0 else settings.http_port,
             "fleet_port": settings.fleet_port + team.index if settings.fleet_port else 0,
             "unix_socket_dir": settings.unix_socket_dir if team.index == 0 else None,
+            "scram_mock_secret": settings.scram_mock_secret or SecretStr(os.pread(team.mock_secret, 64, 0).decode()),
         }
     )
 
@@ -113,6 +119,9 @@ class Workers:
         self._consoles = [_unnamed_listener() for _ in range(settings.workers)]
         self._addresses = tuple(console.getsockname()[1:].decode() for console in self._consoles)
         self._output = os.memfd_create("output")
+        # By salts that differ from worker to worker, clients could tell which users there are.
+        self._mock_secret = os.memfd_create("mock secret")
+        os.write(self._mock_secret, secrets.token_hex(32).encode())
         self._file = file
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._started = [0.0] * settings.workers
@@ -146,6 +155,7 @@ class Workers:
             for kept in (*self._reserved, *self._consoles):
                 kept.close()
             os.close(self._output)
+            os.close(self._mock_secret)
         return self._status
 
     def _until_due(self) -> float:
@@ -166,13 +176,14 @@ class Workers:
                 console,
                 self._addresses,
                 self._output,
+                self._mock_secret,
                 again=index in self._again,
             )
             command = [sys.executable, "-m", "tidegate_proxy", "worker", str(team)]
             command += [str(self._file)] if self._file is not None else []
             # A group of its own: what a terminal sends to all would come twice.
             try:
-                worker = subprocess.Popen(command, process_group=0, pass_fds=[console, self._output])
+                worker = subprocess.Popen(command, process_group=0, pass_fds=[console, self._output, self._mock_secret])
             except OSError as error:
                 # No memory or no process left: those that run must not end for that.
                 logger.error("worker %d cannot be started: %s; next try in %g s", index, error, self._put_off(index))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tidegate_proxy.core.server import ServerConnection, ServerOwner
-from tidegate_proxy.errors import ProxyError, ServerProtocolError, TargetUnavailableError
+from tidegate_proxy.errors import ConnectionLostError, ProxyError, ServerProtocolError, TargetUnavailableError
 from tidegate_proxy.net.connector import Connector
 from tidegate_proxy.protocol import decode
 from tidegate_proxy.protocol.login_server import Welcome
@@ -144,6 +144,10 @@ class Route:
     def _targets_changed(self) -> None:
         for server, place in self._places.items():
             server.tainted = server.tainted or not self._view.suits(place)
+            if self._view.succeeded(place):
+                # Nothing may come of what it does, and what is waited for there has the place of a connection to the
+                # new writer. A machine whose processes hang still acknowledges every packet.
+                server.fail(ConnectionLostError())
         for task, aim in self._attempts.items():
             if aim is not None and not self._view.suits(aim):
                 task.cancel()

@@ -302,7 +302,7 @@ class Settings(Sizes, Timeouts, TargetSettings, FleetSettings, OperationSettings
     scram_mock_secret: Annotated[Password, AfterValidator(_mock_secret)] | None = None
     """Text from which the proxy makes the salts that it shows to users that do not exist, at least 16 characters. Give
     the same to all proxies behind one address: else a user whose salt changes from proxy to proxy is one that does not
-    exist. Default: random, in every process another."""
+    exist. Default: random, the same for all `workers` of one proxy."""
 
     check_targets: Flag = True
     """Whether `serve` refuses to start when a configured server can't be reached."""

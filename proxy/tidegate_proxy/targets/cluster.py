@@ -14,7 +14,7 @@ from tidegate_proxy.targets import planner
 from tidegate_proxy.targets.aurora import instance_endpoints
 from tidegate_proxy.targets.control import Facts
 from tidegate_proxy.targets.endpoint import Endpoint, Place
-from tidegate_proxy.targets.health import TargetHealth, TargetRole, TargetState
+from tidegate_proxy.targets.health import TargetHealth, TargetReason, TargetRole, TargetState
 from tidegate_proxy.targets.planner import Access
 from tidegate_proxy.targets.target import Target
 
@@ -75,6 +75,10 @@ class View:
     def doubt(self, place: Place) -> None:
         """Something speaks against it: have it looked at now."""
         self._cluster.doubt(place.endpoint)
+
+    def succeeded(self, place: Place) -> bool:
+        """Whether writes go to another server by now, and nothing answers at this one."""
+        return self.access.role == "writer" and self._cluster.succeeded(place.endpoint)
 
     def looked_since(self, place: Place, moment: float) -> bool:
         """Whether its server has answered a question that was put after `moment` (of the loop's clock)."""
@@ -182,6 +186,12 @@ class Cluster:
         target = self._targets.get(endpoint)
         if target is not None:
             target.doubt()
+
+    def succeeded(self, endpoint: Endpoint) -> bool:
+        """See View.succeeded."""
+        target = self._targets.get(endpoint)
+        unreachable = target is not None and target.reason is TargetReason.UNREACHABLE
+        return unreachable and self._writer not in (None, endpoint)
 
     def looked_since(self, endpoint: Endpoint, moment: float) -> bool:
         """See View.looked_since."""

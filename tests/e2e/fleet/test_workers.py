@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from tests.e2e.fleet.clients import Observer
 from tests.e2e.fleet.conftest import BUDGET, StartClients, StartMember
+from tests.proxy.identity.test_auth_query import salt_of
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
 
@@ -174,3 +175,11 @@ def test_a_signal_that_comes_during_a_workers_start_waits_for_it(start_member: S
     eventually(lambda: replaced(proxy, 1, second), timeout=TIMEOUT)
     proxy.process.send_signal(signal.SIGTERM)
     assert proxy.process.wait(TIMEOUT) == 0
+
+
+def test_all_of_them_show_an_unknown_user_the_same_salt(start_member: StartMember, database: Database) -> None:
+    """A user whose salt changes from connection to connection is one that does not exist."""
+    proxy = start_member(fleet=False, workers=2)
+    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+    # The kernel deals connections out by their port: 20 of them all to one worker would be once in half a million runs.
+    assert len({salt_of(proxy, "nobody") for _ in range(20)}) == 1

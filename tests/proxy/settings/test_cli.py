@@ -94,3 +94,12 @@ def test_more_clients_than_open_files_is_one_line_and_status_2(tmp_path: Path) -
         "raise the limit to 1125 (ulimit -Hn, LimitNOFILE=, or docker run --ulimit nofile=), "
         "or set max_client_conn to at most 375\n"
     )
+
+
+def test_check_warns_of_a_fleet_whose_members_show_unknown_users_salts_of_their_own(tmp_path: Path) -> None:
+    fleet = "fleet = true\n"
+    for line, warns in (("", True), ('scram_mock_secret = "sixteen characters"\n', False)):
+        (tmp_path / "tidegate.toml").write_text(fleet + line + SERVER)
+        ran = run("check", "tidegate.toml", cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert ("scram_mock_secret is not given" in ran.stderr) == warns
