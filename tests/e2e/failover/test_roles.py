@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -138,8 +139,13 @@ def test_a_server_whose_control_connection_fails_says_itself_whether_it_takes_wr
         proxy.connect()
     server.settings["default_transaction_read_only"] = "off"
     server.reload()
-    with proxy.connect() as conn:
-        conn.execute("INSERT INTO written VALUES ('after', 1)")
+
+    def writes() -> bool:
+        with contextlib.suppress(psycopg.OperationalError), proxy.connect() as conn:
+            return conn.execute("INSERT INTO written VALUES ('after', 1)").rowcount == 1
+        return False
+
+    eventually(writes, timeout=60, what="a write: it is asked again after a while")
     assert "AVAILABLE, READ_WRITE" not in proxy.log
 
 
