@@ -94,3 +94,9 @@ def test_a_vpc_without_a_way_out_has_the_services_that_the_proxy_calls(isolated:
 def test_a_networks_flow_logs_go_with_it(default: Assembly) -> None:
     (group,) = [one for one in default["network"].resources.values() if one["Type"] == "AWS::Logs::LogGroup"]
     assert group["DeletionPolicy"] == "Delete"
+
+
+def test_a_databases_log_lines_are_not_kept_for_ever(default: Assembly, small: Assembly) -> None:
+    for assembly in (default, small):
+        (retention,) = [one for one in assembly["database"].resources.values() if one["Type"] == "Custom::LogRetention"]
+        assert retention["Properties"]["RetentionInDays"] == 30
