@@ -23,11 +23,9 @@ class FleetLimit(TargetLimit):
         self.alone = False
 
     @property
-    def full(self) -> bool:
-        """Whether no connection may be opened now."""
-        if self.alone:
-            return super().full
-        return self.frozen or self.used >= (self.most or 0)
+    def closed_for_now(self) -> bool:
+        """Whether nobody knows of this member, which may give up nothing to open another: its place is others' then."""
+        return super().closed_for_now if self.alone else self.frozen
 
     @property
     def excess(self) -> int:
@@ -45,7 +43,7 @@ class FleetLimit(TargetLimit):
     @property
     def hungry(self) -> bool:
         """Whether somebody waits for a connection that the share does not allow."""
-        return bool(self.claims)
+        return any(pool.waiters for pool in self.claims)
 
     def must_ask(self, now: float) -> bool:
         """Whether the next connection shall ask what the server allows, for want of a control connection."""

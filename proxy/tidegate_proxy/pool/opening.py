@@ -254,7 +254,7 @@ class OpeningPool(SharingPool):
     def open_more(self) -> None:
         """Open as many server connections as are needed and allowed."""
         for _ in range(self.wanted):
-            if not self._sharing.admit(self):
+            if not self._sharing.admit(self, awaited=len(self._waiting) > self._opening):
                 break
             self._opening += 1
             self._start(self._open())

@@ -45,9 +45,14 @@ class SharedLimit:
         return sum(pool.held for pool in self.active)
 
     @property
+    def closed_for_now(self) -> bool:
+        """Whether none may be opened whatever is closed for it: there is nothing to do but wait."""
+        return False
+
+    @property
     def full(self) -> bool:
         """Whether no connection may be opened now."""
-        return self.most is not None and self.used >= self.most
+        return self.closed_for_now or (self.most is not None and self.used >= self.most)
 
     @property
     def contended(self) -> bool:
@@ -70,11 +75,9 @@ class TargetLimit(SharedLimit):
         self._read_at: float | None = None
 
     @property
-    def full(self) -> bool:
-        """Whether no connection may be opened now."""
-        if self._read_at is None:
-            return any(pool.opening for pool in self.active)
-        return super().full
+    def closed_for_now(self) -> bool:
+        """Whether a connection is being opened that is going to tell."""
+        return self._read_at is None and any(pool.opening for pool in self.active)
 
     def must_ask(self, now: float) -> bool:
         """Whether the next connection shall ask the server what it allows; `now` in seconds."""
@@ -180,21 +183,37 @@ class Sharing:
         for limit in self.of(pool):
             limit.active.add(pool)
 
-    def admit(self, pool: OpeningPool) -> bool:
-        """Whether the pool may open one more. If not, it is told by `open_more` when it may."""
+    def admit(self, pool: OpeningPool, *, awaited: bool) -> bool:
+        """Whether the pool may open one more.
+
+        Parameters: `awaited`, a client waits for it. For that one an idle connection of another pool is closed, or the
+        pool is told by `open_more` when there is room. What is only for `min_pool_size` takes nothing from anybody:
+        pools whose minimums are more than there is would otherwise close each other's connections for ever.
+        """
         limits = self.of(pool)
         self.opens(pool)
         for limit in limits:
-            if limit.full and not self._evict(limit, pool):
-                limit.claims.setdefault(pool)
-                # Of a claim that is not the first, all have been told.
-                if len(limit.claims) == 1:
-                    for other in limit.pools:
-                        other.contended = True
+            # First of all: nothing is closed under one limit where another one does not let it be opened.
+            if limit.full and not (awaited and self._may_evict(limit, pool)):
+                if awaited:
+                    self._claim(limit, pool)
                 return False
+        for limit in limits:
+            # More than once where the limit has been lowered.
+            while limit.full:
+                if not self._evict(limit, pool):
+                    self._claim(limit, pool)
+                    return False
         for limit in limits:
             self._unclaim(limit, pool)
         return True
+
+    def _claim(self, limit: SharedLimit, pool: OpeningPool) -> None:
+        limit.claims.setdefault(pool)
+        # Of a claim that is not the first, all have been told.
+        if len(limit.claims) == 1:
+            for other in limit.pools:
+                other.contended = True
 
     def withdraw(self, pool: OpeningPool) -> None:
         """The pool needs no more than it has."""
@@ -249,7 +268,7 @@ class Sharing:
 
     def _has_room(self, claimant: OpeningPool, without: OpeningPool) -> bool:
         return all(
-            not limit.full or without in limit.pools or self._longest_idle(limit, claimant)
+            not limit.full or (without in limit.pools and not limit.closed_for_now) or self._may_evict(limit, claimant)
             for limit in self.of(claimant)
         )
 
@@ -283,14 +302,14 @@ class Sharing:
             min(holders, key=lambda pool: pool.idle[0].idle_since).close_longest_idle()
         self._settle(limit)
 
-    def _longest_idle(self, limit: SharedLimit, pool: OpeningPool) -> OpeningPool | None:
-        holders = [other for other in limit.active if other is not pool and other.idle]
-        return min(holders, key=lambda other: other.idle[0].idle_since, default=None)
+    def _may_evict(self, limit: SharedLimit, pool: OpeningPool) -> bool:
+        return not limit.closed_for_now and any(other is not pool and other.idle for other in limit.active)
 
     def _evict(self, limit: SharedLimit, pool: OpeningPool) -> bool:
-        longest = self._longest_idle(limit, pool)
-        if longest is None:
+        holders = [other for other in limit.active if other is not pool and other.idle]
+        if not holders:
             return False
+        longest = min(holders, key=lambda other: other.idle[0].idle_since)
         logger.debug("%s: an idle server connection is closed for %s", longest.name, pool.name)
         longest.close_longest_idle()
         return True

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.fleet.limit import FleetLimit
 from tidegate_proxy.metrics.counts import PoolCounts
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.pool.sharing import Sharing, TargetLimit
@@ -277,5 +278,124 @@ def test_when_the_last_that_was_too_many_is_closed_idle_ones_are_given_to_client
         pool.come(1)
         assert (len(pool.lent), pool.waiters) == (1, 0)
         await end([pool])
+
+    asyncio.run(run())
+
+
+def fleet_pools(share: int, *names: str, **sizes: int) -> tuple[FleetLimit, list[QuickPool]]:
+    """Pools that share what a fleet allows this member."""
+    limit = FleetLimit(lambda: None)
+    limit.frozen, limit.most = False, share
+    sharing = Sharing(100, None, lambda _: limit)
+    pools = [QuickPool(name, sharing, **sizes) for name in names]
+    for pool in pools:
+        sharing.join(pool, [], target="server")
+    return limit, pools
+
+
+def test_a_member_that_nobody_knows_of_keeps_what_it_has_and_opens_nothing() -> None:
+    async def run() -> None:
+        limit, pools = fleet_pools(4, "idle", "claimant")
+        idle, claimant = pools
+        idle.come(4)
+        await settled()
+        idle.release()
+        limit.frozen = True
+        claimant.come(2)
+        await settled()
+        assert (idle.held, claimant.held, len(idle.idle)) == (4, 0, 1)
+        # Nor is anything closed that becomes free now: nobody could have its place.
+        for _ in range(3):
+            idle.release()
+            idle.sweep()
+            claimant.sweep()
+            await settled()
+        assert (idle.held, claimant.held, opened(pools)) == (4, 0, 4)
+        limit.frozen = False
+        claimant.sweep()
+        await settled()
+        assert (idle.held, claimant.held) == (2, 2)
+        await end(pools)
+
+    asyncio.run(run())
+
+
+def test_nothing_is_closed_under_one_limit_where_another_one_is_closed_for_now() -> None:
+    async def run() -> None:
+        limit, pools = fleet_pools(9, "idle", "busy", "claimant")
+        idle, busy, claimant = pools
+        for pool in pools:
+            pool._sharing.join(pool, [("database", 4)], target="server")
+        idle.come(2)
+        busy.come(2)
+        await settled()
+        idle.release()
+        limit.frozen = True
+        claimant.come(2)
+        busy.release()
+        await settled()
+        assert [pool.held for pool in pools] == [2, 2, 0]
+        await end(pools)
+
+    asyncio.run(run())
+
+
+def test_minimums_that_are_more_than_there_is_come_to_rest() -> None:
+    async def run() -> None:
+        pools = sharing_pools(10, "one", "other", min_pool_size=8)
+        for pool in pools:
+            pool.clients = 1
+        for _ in range(20):
+            for pool in pools:
+                pool.sweep()
+                await settled()
+        assert opened(pools) == 10
+        assert not any(pool.contended for pool in pools)
+        await end(pools)
+
+    asyncio.run(run())
+
+
+def test_for_each_client_that_waits_one_idle_connection_is_closed_and_none_for_the_minimum() -> None:
+    async def run() -> None:
+        one, other = pools = sharing_pools(8, "one", "other", min_pool_size=8)
+        one.clients = other.clients = 1
+        one.sweep()
+        await settled()
+        other.come(3)
+        await settled()
+        assert (one.held, other.held, len(other.lent)) == (5, 3, 3)
+        await end(pools)
+
+    asyncio.run(run())
+
+
+def test_a_minimum_above_the_share_is_no_reason_to_look_at_the_fleet_more_often() -> None:
+    async def run() -> None:
+        limit, pools = fleet_pools(3, "pool", min_pool_size=8)
+        pools[0].clients = 1
+        pools[0].sweep()
+        await settled()
+        assert (pools[0].held, limit.hungry) == (3, False)
+        pools[0].come(4)
+        assert limit.hungry
+        await end(pools)
+
+    asyncio.run(run())
+
+
+def test_under_a_limit_that_was_lowered_nobody_opens_until_there_is_room() -> None:
+    async def run() -> None:
+        one, other = pools = sharing_pools(8, "one", "other")
+        one.come(8)
+        await settled()
+        for _ in range(6):
+            one.release()
+        for pool in pools:
+            pool._sharing.join(pool, [("database", 4)], target="server")
+        other.come(1)
+        await settled()
+        assert (one.held, other.held) == (3, 1)
+        await end(pools)
 
     asyncio.run(run())

@@ -41,7 +41,7 @@ class OpensAtOnce(SharingPool):
 
     def open_more(self) -> None:
         """One connection for each client that waits."""
-        while self._waiting and self._sharing.admit(cast(Pool, self)):
+        while self._waiting and self._sharing.admit(cast(Pool, self), awaited=True):
             del self._waiting[next(iter(self._waiting))]
             self._servers.add(cast(Any, object()))
 
