@@ -7,7 +7,7 @@ import ipaddress
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -20,12 +20,13 @@ _NO_ERROR, _NAME_ERROR = 0, 3
 class DNSServer:
     """Answers questions for IPv4 addresses. Use it as a context manager.
 
-    - `names`: lower-case names and their addresses; may be changed at any time.
+    - `names`: lower-case names and their addresses, with spaces between them, which come in another order each time;
+      may be changed at any time.
     - `ttl`: seconds for which answers may be kept.
     - `answering`: False to swallow every question.
     """
 
-    def __init__(self, names: dict[str, str], ttl: int = 60) -> None:
+    def __init__(self, names: Mapping[str, str], ttl: int = 60) -> None:
         self.names = dict(names)
         self.ttl = ttl
         self.answering = True
@@ -63,16 +64,17 @@ class DNSServer:
             labels.append(question[pos + 1 : pos + 1 + question[pos]].decode())
             pos += question[pos] + 1
         (kind,) = struct.unpack_from("!H", question, pos + 1)
-        address = self.names.get(".".join(labels).lower())
-        answers = b""
-        if address is not None and kind == _A:
-            packed = ipaddress.IPv4Address(address).packed
+        addresses = self.names.get(".".join(labels).lower(), "").split()
+        turn = self.asked // 2 % len(addresses) if addresses else 0
+        answers = [
             # 0xC00C: the name of the question.
-            answers = struct.pack("!HHHIH", 0xC00C, _A, _IN, self.ttl, len(packed)) + packed
-        flags = 0x8180 | (_NO_ERROR if address is not None else _NAME_ERROR)
-        return (
-            question[:2] + struct.pack("!HHHHH", flags, 1, int(bool(answers)), 0, 0) + question[12 : pos + 5] + answers
-        )
+            struct.pack("!HHHIH", 0xC00C, _A, _IN, self.ttl, 4) + ipaddress.IPv4Address(address).packed
+            for address in addresses[turn:] + addresses[:turn]
+            if kind == _A
+        ]
+        flags = 0x8180 | (_NO_ERROR if addresses else _NAME_ERROR)
+        counts = struct.pack("!HHHHH", flags, 1, len(answers), 0, 0)
+        return question[:2] + counts + question[12 : pos + 5] + b"".join(answers)
 
 
 @pytest.fixture

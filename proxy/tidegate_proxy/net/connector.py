@@ -147,7 +147,7 @@ class Connector:
         sent = False
         # The name may have moved on to another server since.
         peer = server.transport.get_extra_info("peername")
-        place = Place(place.endpoint, address=peer[0] if peer else None)
+        place = Place(place.endpoint, address=peer[0] if peer else place.address)
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT):
                 stream = await self._open(place, CANCEL_TIMEOUT)

@@ -297,6 +297,9 @@ class Pool(OpeningPool):
         for server in self._query_timeouts.to_cancel(self._servers, self.limits, now):
             self._start(self._cancel(server))
         timeouts.end_late_clients(self._servers, self.limits, now)
+        if self.limits.left_writer_timeout:
+            for server in self._route.left_for(self.limits.left_writer_timeout):
+                self._start(self._route.end(server))
         self.open_more()
 
     async def _cancel(self, server: ServerConnection) -> None:

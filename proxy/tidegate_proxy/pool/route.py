@@ -32,6 +32,8 @@ class Route:
         self._places: dict[ServerConnection, Place] = {}
         # What is being opened and may be given up, and to where once that is known.
         self._attempts: dict[asyncio.Task[None], Place | None] = {}
+        # Connections to a server that others write to no longer, and since when: event-loop time in seconds.
+        self._left: dict[ServerConnection, float] = {}
         self._doubted_at = 0.0
         self._view = cluster.join(access, connector, self._targets_changed)
 
@@ -117,11 +119,27 @@ class Route:
     def forget(self, server: ServerConnection) -> None:
         """The connection is gone."""
         self._places.pop(server, None)
+        self._left.pop(server, None)
 
     async def cancel(self, server: ServerConnection) -> None:
         """Cancel what the server connection runs; see `Connector.cancel`."""
         place = self._places.get(server)
         if place is not None:
+            await self._connector.cancel(server, place)
+
+    def left_for(self, seconds: float) -> list[ServerConnection]:
+        """The connections to servers that took writes when another one did already, for at least so long."""
+        until = asyncio.get_running_loop().time() - seconds
+        return [server for server, since in self._left.items() if since <= until and not server.closing]
+
+    async def end(self, server: ServerConnection) -> None:
+        """End a connection to a server that another one has replaced, and what it runs there."""
+        place = self._places.get(server)
+        server.fail(
+            ConnectionLostError("the connection was ended because another server takes the writes of this database now")
+        )
+        if place is not None:
+            # Nobody waits for it any more, but a server finds that out when it is done, and has committed.
             await self._connector.cancel(server, place)
 
     def write_refused(self, server: ServerConnection) -> None:
@@ -142,12 +160,15 @@ class Route:
             server.tainted = True
 
     def _targets_changed(self) -> None:
+        now = asyncio.get_running_loop().time()
         for server, place in self._places.items():
             server.tainted = server.tainted or not self._view.suits(place)
             if self._view.succeeded(place):
                 # Nothing may come of what it does, and what is waited for there has the place of a connection to the
                 # new writer. A machine whose processes hang still acknowledges every packet.
                 server.fail(ConnectionLostError())
+            elif self._view.replaced(place):
+                self._left.setdefault(server, now)
         for task, aim in self._attempts.items():
             if aim is not None and not self._view.suits(aim):
                 task.cancel()

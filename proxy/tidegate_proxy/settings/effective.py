@@ -29,6 +29,7 @@ class PoolLimits:
     server_connect_timeout: float
     server_login_retry: float
     server_reset_timeout: float
+    left_writer_timeout: float
     max_prepared_statements: int
     init_query: str | None
 
@@ -74,6 +75,7 @@ def pool_limits(settings: Settings, database: DatabaseSettings, user: str) -> Po
         server_connect_timeout=settings.server_connect_timeout,
         server_login_retry=settings.server_login_retry,
         server_reset_timeout=settings.server_reset_timeout,
+        left_writer_timeout=settings.left_writer_timeout,
         max_prepared_statements=settings.max_prepared_statements,
         init_query=database.init_query or settings.init_query,
     )

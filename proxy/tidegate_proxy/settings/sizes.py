@@ -145,6 +145,11 @@ class Timeouts(Model, frozen=True):
     """How long a server connection that a vanished client left behind may take to be cleaned; then it is
     closed."""
 
+    left_writer_timeout: SecondsOrZero = 30
+    """How long transactions, and clients pinned to their server connection, may go on at a server that took writes when
+    another one was found to be the writer; then their connection there ends (SQLSTATE 08006), since what they write
+    may be lost. 0 is for as long as they like."""
+
     client_tcp_user_timeout: SecondsOrZero = 900
     """How long a client may acknowledge nothing before its connection counts as lost (TCP_USER_TIMEOUT, with keepalive
     probes three times as often, so that a Network Load Balancer, which forgets connections after 350 s without a

@@ -80,6 +80,10 @@ class View:
         """Whether writes go to another server by now, and nothing answers at this one."""
         return self.access.role == "writer" and self._cluster.succeeded(place.endpoint)
 
+    def replaced(self, place: Place) -> bool:
+        """Whether there is another server to write to, and nothing keeps this one from taking writes that are lost."""
+        return self.access.role == "writer" and self._cluster.replaced(place)
+
     def looked_since(self, place: Place, moment: float) -> bool:
         """Whether its server has answered a question that was put after `moment` (of the loop's clock)."""
         return self._cluster.looked_since(place.endpoint, moment)
@@ -193,6 +197,15 @@ class Cluster:
         unreachable = target is not None and target.reason is TargetReason.UNREACHABLE
         return unreachable and self._writer not in (None, endpoint)
 
+    def replaced(self, place: Place) -> bool:
+        """See View.replaced."""
+        target = self._targets.get(place.endpoint)
+        if target is None:
+            return False
+        if not target.is_at(place):
+            return True
+        return self._writer not in (None, place.endpoint) and target.role is not TargetRole.READ_ONLY
+
     def looked_since(self, endpoint: Endpoint, moment: float) -> bool:
         """See View.looked_since."""
         target = self._targets.get(endpoint)
@@ -230,6 +243,11 @@ class Cluster:
     def searching(self) -> bool:
         """See Watching."""
         return self._writer is None and any(view.access.role == "writer" for view in self._views)
+
+    @property
+    def wants_writer(self) -> bool:
+        """See Watching. Nobody may be there yet; who comes wants the writer as a rule."""
+        return not self._views or any(view.access.role == "writer" for view in self._views)
 
     def until_next_look(self, target: Target) -> float:
         """See Watching."""

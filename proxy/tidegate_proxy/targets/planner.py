@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,6 +15,10 @@ from tidegate_proxy.targets.health import TargetReason, TargetRole, TargetState
 
 SEARCH_INTERVAL = 0.1
 """Seconds between two looks at a target that answers, while there is no writer: a promotion is seen as late as that."""
+
+RETURN_AFTER = 60.0
+"""Seconds until a name is believed that leads back to where it has led away from. An answer from before it moved may be
+kept by some DNS server for the record's TTL, for which 60 s is a usual value."""
 
 _FIRST_RETRY, _LONGEST_RETRY, _LONGEST_IF_FINAL = 0.05, 0.5, 10.0
 
@@ -120,6 +125,17 @@ def candidates(targets: Sequence[Known], writer: Known | None, access: Access) -
     if readers:
         return readers
     return [writer] if writer is not None and access.fallback else untold
+
+
+def has_moved(address: str, found: Sequence[str], left: Mapping[str, float], now: float) -> bool:
+    """Whether a name leads to another server than the one at `address`, which still answers.
+
+    Not as long as that is among the name's addresses, in whatever order they come. Names of which each look-up gives
+    another address, or an old one at times, move a writer no more than once in RETURN_AFTER.
+
+    Parameters: `found`, the name's addresses; `left`, when it was seen to lead away from others; `now`, on that clock.
+    """
+    return address not in found and any(now - left.get(other, -math.inf) >= RETURN_AFTER for other in found)
 
 
 def least_loaded(targets: Sequence[Known], load: dict[Endpoint, int]) -> Known:

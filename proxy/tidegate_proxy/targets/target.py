@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -48,6 +49,10 @@ class Watching(Protocol):
     def searching(self) -> bool:
         """Whether a writer is wanted, and there is none."""
 
+    @property
+    def wants_writer(self) -> bool:
+        """Whether a writer is wanted."""
+
     def looked(self) -> None:
         """A target has answered, whether or not anything is new."""
 
@@ -72,6 +77,8 @@ class Target:
         self._epoch = 0
         self._life = b""
         self._address: str | None = None
+        # Event-loop time at which its name was seen to lead away from an address.
+        self._left: dict[str, float] = {}
         self._cluster = cluster
         self._resolver = resolver
         self._timeout = timeout
@@ -157,7 +164,22 @@ class Target:
         raise first or TargetUnavailableError()
 
     async def _ask_until_moved(self, control: ControlConnection) -> None:
+        """Returns when the name leads to another server. Raises: ProxyError when this one does not answer."""
+        # DNS may take longer than a server that has become another must be noticed in, and the other way round.
+        looks = asyncio.Event()
+        asking = asyncio.ensure_future(self._ask(control, looks))
+        moved = asyncio.ensure_future(self._until_moved(control.address, looks))
+        try:
+            await asyncio.wait([asking, moved], return_when=asyncio.FIRST_COMPLETED)
+            await (asking if asking.done() else moved)
+        finally:
+            for task in (asking, moved):
+                task.cancel()
+            await asyncio.gather(asking, moved, return_exceptions=True)
+
+    async def _ask(self, control: ControlConnection, looks: asyncio.Event) -> None:
         while True:
+            looks.set()
             began = asyncio.get_running_loop().time()
             facts = await control.check(topology=self._cluster.asks_topology)
             self._failures = self._broken = 0
@@ -167,14 +189,38 @@ class Target:
             if facts.instances is not None:
                 self._cluster.instances_found(facts.instances)
             await self._pause(self._cluster.until_next_look(self), control)
-            if self._cluster.searching and await self._has_moved(control.address):
+
+    async def _until_moved(self, address: str | None, looks: asyncio.Event) -> None:
+        """Wait until the name leads elsewhere than to `address`; with each look it is resolved anew."""
+        while True:
+            await looks.wait()
+            looks.clear()
+            # While there is no writer, whatever the name leads to is as good. A server that is read only takes no
+            # writes that would be lost.
+            if self._cluster.searching:
+                left = {}
+            elif self._cluster.wants_writer and self.role is TargetRole.READ_WRITE:
+                left = self._left
+            else:
+                continue
+            if await self._has_moved(address, left):
+                logger.info("target %s: the name leads elsewhere than to %s now", self.endpoint, address)
                 return
 
-    async def _has_moved(self, address: str | None) -> bool:
-        try:
-            return address not in await self._resolver.addresses(self.endpoint.host)
-        except OSError:
+    async def _has_moved(self, address: str | None, left: dict[str, float]) -> bool:
+        if address is None:
             return False
+        try:
+            async with asyncio.timeout(self._timeout):
+                found = await self._resolver.addresses(self.endpoint.host)
+        except OSError:
+            # Who does not know where it leads, knows nothing better than where it led.
+            return False
+        address, now = _plain(address), asyncio.get_running_loop().time()
+        if not planner.has_moved(address, [_plain(other) for other in found], left, now):
+            return False
+        self._left = {other: at for other, at in self._left.items() if now - at < planner.RETURN_AFTER} | {address: now}
+        return True
 
     async def _pause(self, seconds: float, control: ControlConnection | None = None) -> None:
         """Wait until the next look: for so long, until somebody doubts, or until the control connection is gone."""
@@ -201,8 +247,12 @@ class Target:
 
     async def _failed(self, error: ProxyError) -> None:
         self._failures += 1
-        self._address = None
         reason = planner.reason_for(error)
+        # Something answers, and pools may try it with users of their own; what they have may be connections to the
+        # server that the name has left.
+        if reason is not TargetReason.UNREACHABLE and await self._has_moved(self._address, {}):
+            self._epoch += 1
+        self._address = None
         self._become(TargetRole.UNKNOWN, TargetState.UNAVAILABLE, reason, error)
         final = reason is TargetReason.AUTH_FAILURE or is_final(error.sqlstate)
         await self._pause(planner.next_look(self._failures, final=final))
@@ -229,3 +279,9 @@ class Target:
             fields = events.of_target("target_available", self.endpoint, role=role)
             logger.info("target %s: %s, %s", self.endpoint, state, role, extra=fields)
         self._cluster.target_changed(self)
+
+
+def _plain(address: str) -> str:
+    """An IP address in the one way of writing it."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)

@@ -22,6 +22,20 @@ HBA = ("host all all 127.0.0.1/32 scram-sha-256", REPLICATION_HBA)
 SETTINGS = {"max_connections": "150", "wal_level": "replica", "max_wal_senders": "5"}
 
 
+NO_CONTROL = """
+CREATE FUNCTION no_control() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('application_name') LIKE 'tidegate %' THEN
+        RAISE EXCEPTION 'not now' USING ERRCODE = '57P03';
+    END IF;
+END $$;
+CREATE EVENT TRIGGER no_control ON login EXECUTE FUNCTION no_control();
+ALTER EVENT TRIGGER no_control ENABLE ALWAYS;
+SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE application_name LIKE 'tidegate %';
+"""
+"""Lets in all but control connections, as a server may do that is all but full."""
+
+
 @dataclass
 class Pair:
     """A primary, and a standby that has confirmed every commit before it is acknowledged. Same port, other address."""

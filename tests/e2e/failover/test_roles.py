@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.e2e.failover.conftest import MakeProxy, Pair
+from tests.e2e.failover.conftest import NO_CONTROL, MakeProxy, Pair
 from tests.proxy.console.helpers import show
 from tests.proxy.console.test_events import events
 from tests.proxy.metrics.test_served import samples
@@ -109,20 +109,6 @@ def test_a_read_only_transaction_of_a_client_changes_nothing_for_others(
             other.execute("INSERT INTO written VALUES ('fine', 1)")
             other.execute("COMMIT")
     assert "READ_ONLY" not in proxy.log
-
-
-NO_CONTROL = """
-CREATE FUNCTION no_control() RETURNS event_trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF current_setting('application_name') LIKE 'tidegate %' THEN
-        RAISE EXCEPTION 'not now' USING ERRCODE = '57P03';
-    END IF;
-END $$;
-CREATE EVENT TRIGGER no_control ON login EXECUTE FUNCTION no_control();
-ALTER EVENT TRIGGER no_control ENABLE ALWAYS;
-SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity WHERE application_name LIKE 'tidegate %';
-"""
-"""Lets in all but control connections, as a server may do that is all but full."""
 
 
 def test_a_server_whose_control_connection_fails_says_itself_whether_it_takes_writes(

@@ -142,3 +142,15 @@ def test_reasons(error: ProxyError, reason: TargetReason) -> None:
 def test_a_lost_server_is_looked_at_often_and_one_that_refuses_us_is_not() -> None:
     assert max(planner.next_look(failures, final=False) for failures in range(1, 2000)) <= 0.5
     assert min(planner.next_look(failures, final=True) for failures in range(10, 100)) >= 5
+
+
+def test_a_name_has_moved_when_the_address_in_use_is_no_longer_among_its_addresses() -> None:
+    assert planner.has_moved("10.0.0.1", ["10.0.0.2"], {}, now=0.0)
+    assert not planner.has_moved("10.0.0.1", ["10.0.0.2", "10.0.0.1"], {}, now=0.0)
+
+
+def test_an_old_answer_does_not_lead_back() -> None:
+    left = {"10.0.0.1": 1000.0}
+    assert not planner.has_moved("10.0.0.2", ["10.0.0.1"], left, now=1000.0 + planner.RETURN_AFTER - 1)
+    assert planner.has_moved("10.0.0.2", ["10.0.0.1"], left, now=1000.0 + planner.RETURN_AFTER)
+    assert planner.has_moved("10.0.0.2", ["10.0.0.3", "10.0.0.1"], left, now=1001.0)
