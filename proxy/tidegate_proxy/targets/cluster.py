@@ -78,7 +78,7 @@ class View:
 
     def succeeded(self, place: Place) -> bool:
         """Whether writes go to another server by now, and nothing answers at this one."""
-        return self.access.role == "writer" and self._cluster.succeeded(place.endpoint)
+        return self.access.role == "writer" and self._cluster.succeeded(place)
 
     def replaced(self, place: Place) -> bool:
         """Whether there is another server to write to, and nothing keeps this one from taking writes that are lost."""
@@ -191,11 +191,13 @@ class Cluster:
         if target is not None:
             target.doubt()
 
-    def succeeded(self, endpoint: Endpoint) -> bool:
+    def succeeded(self, place: Place) -> bool:
         """See View.succeeded."""
-        target = self._targets.get(endpoint)
-        unreachable = target is not None and target.reason is TargetReason.UNREACHABLE
-        return unreachable and self._writer not in (None, endpoint)
+        target = self._targets.get(place.endpoint)
+        if target is None or self._writer is None:
+            return False
+        unreachable = target.reason is TargetReason.UNREACHABLE and self._writer != place.endpoint
+        return unreachable or target.was_lost(place)
 
     def replaced(self, place: Place) -> bool:
         """See View.replaced."""

@@ -75,6 +75,8 @@ class Target:
         self.looked_at = 0.0
         self._since = time.time()
         self._epoch = 0
+        # The latest epoch in which nothing answered any more.
+        self._silent_epoch = -1
         self._life = b""
         self._address: str | None = None
         # Event-loop time at which its name was seen to lead away from an address.
@@ -97,6 +99,11 @@ class Target:
     def is_at(self, place: Place) -> bool:
         """Whether what was opened to `place` is still a connection to this target."""
         return place.endpoint == self.endpoint and place.epoch == self._epoch
+
+    def was_lost(self, place: Place) -> bool:
+        """Whether another server is found behind the name, and nothing had answered any more at the one that `place`
+        leads to."""
+        return place.epoch <= self._silent_epoch < self._epoch
 
     def health(self, databases: Iterable[str]) -> TargetHealth:
         """How it is, for those who watch the proxy."""
@@ -253,6 +260,8 @@ class Target:
         if reason is not TargetReason.UNREACHABLE and await self._has_moved(self._address, {}):
             self._epoch += 1
         self._address = None
+        if reason is TargetReason.UNREACHABLE:
+            self._silent_epoch = self._epoch
         self._become(TargetRole.UNKNOWN, TargetState.UNAVAILABLE, reason, error)
         final = reason is TargetReason.AUTH_FAILURE or is_final(error.sqlstate)
         await self._pause(planner.next_look(self._failures, final=final))

@@ -55,17 +55,22 @@ def with_application(server: EmbeddedPostgres) -> Database:
     return database
 
 
+def start_pair(stack: ExitStack, port: Callable[[EmbeddedPostgres], int]) -> Pair:
+    """Start both; they end with `stack`. Parameters: `port`, of the standby, given the primary."""
+    primary = stack.enter_context(EmbeddedPostgres("18", settings=SETTINGS, hba=HBA))
+    database = with_application(primary)
+    # Several test processes may have a port of the same number at 127.0.0.1 and 127.0.0.2.
+    standby = StandbyPostgres(primary, name="standby", host="127.0.0.2", port=port(primary))
+    stack.enter_context(standby)
+    primary.settings["synchronous_standby_names"] = "standby"
+    primary.reload()
+    return Pair(primary, standby, database)
+
+
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     with ExitStack() as stack:
-        primary = stack.enter_context(EmbeddedPostgres("18", settings=SETTINGS, hba=HBA))
-        database = with_application(primary)
-        # Several test processes may have a port of the same number at 127.0.0.1 and 127.0.0.2.
-        standby = StandbyPostgres(primary, name="standby", host="127.0.0.2", port=primary.port)
-        stack.enter_context(standby)
-        primary.settings["synchronous_standby_names"] = "standby"
-        primary.reload()
-        yield Pair(primary, standby, database)
+        yield start_pair(stack, lambda primary: primary.port)
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import os
 import signal
 from collections.abc import Iterator
 
+import pytest
 from tests.e2e.failover.conftest import MakeProxy, Pair
+from tests.support.dns import DNSServer
 from tests.support.proxy import eventually
 from tests.support.rawclient import RawClient
 
@@ -30,10 +32,20 @@ def frozen(server: EmbeddedPostgres) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
 
 
-def test_what_waits_for_a_frozen_primary_ends_when_there_is_another_writer(pair: Pair, proxy_for: MakeProxy) -> None:
-    settings = {"host": pair.primary.host, "endpoints": [pair.standby.host]}
+@pytest.mark.parametrize("known_by", ["a list", "a name"])
+def test_what_waits_for_a_frozen_primary_ends_when_there_is_another_writer(
+    pair: Pair, proxy_for: MakeProxy, dns: DNSServer, known_by: str
+) -> None:
+    dns.names["db.example.com"] = pair.primary.host
+    listed = {"host": pair.primary.host, "endpoints": [pair.standby.host]}
     proxy = proxy_for(
-        pair.database, settings, default_pool_size=1, target_check_timeout=1, connection_borrow_timeout=30
+        pair.database,
+        listed if known_by == "a list" else {"host": "db.example.com"},
+        default_pool_size=1,
+        target_check_timeout=1,
+        connection_borrow_timeout=30,
+        left_writer_timeout=0,
+        dns_servers=[dns.address],
     )
     with RawClient(proxy.parameters, timeout=60) as waiting, proxy.connect() as conn:
         conn.execute("INSERT INTO written VALUES ('before', 1)")
@@ -42,6 +54,7 @@ def test_what_waits_for_a_frozen_primary_ends_when_there_is_another_writer(pair:
         with frozen(pair.primary):
             eventually(lambda: "UNREACHABLE" in proxy.log, timeout=60, what="the proxy's noticing")
             pair.standby.promote()
+            dns.names["db.example.com"] = pair.standby.host
             # The pool has one place, and the query in flight has it.
             conn.execute("INSERT INTO written VALUES ('promoted', 1)")
             error = waiting.error_until()
