@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.support.relay",
     "tests.support.proxy",
     "tests.support.dns",
+    "tests.support.slowdown",
 ]

@@ -17,14 +17,13 @@ from tests.support.asyncclient import AsyncClient
 from tests.support.dns import DNSServer
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess
+from tests.support.slowdown import Slowdown
 
 CLIENTS, DIRECT, POOL_SIZE = 200, 20, 20
 
 PROMISED = 1.5
-"""Seconds from the promotion until the last client has committed again, on a machine that does nothing else."""
-
-BOUND = 30.0
-"""The same on a machine that does much else; it is the proxy's longest patience between two looks that this catches."""
+"""Seconds that the last client through the proxy may take longer to commit again than the last one that connects
+directly, on a machine that does nothing else; times its slowdown where it does."""
 
 
 def names(count: int, kind: str) -> list[str]:
@@ -45,7 +44,9 @@ def report(title: str, record: Record, since: float) -> str:
     )
 
 
-async def fail_over(pair: Pair, proxy: ProxyProcess, direct_host: Callable[[], str], moved: Callable[[], None]) -> None:
+async def fail_over(
+    pair: Pair, proxy: ProxyProcess, machine: Slowdown, direct_host: Callable[[], str], moved: Callable[[], None]
+) -> None:
     async def direct() -> AsyncClient:
         return await AsyncClient.connect(pair.database.parameters | {"host": direct_host()})
 
@@ -56,6 +57,7 @@ async def fail_over(pair: Pair, proxy: ProxyProcess, direct_host: Callable[[], s
         await writers.start()
     for writers in (through_proxy, directly):
         await writers.all_wrote_after(time.monotonic())
+    killed = time.monotonic()
     await asyncio.to_thread(pair.primary.kill)
     # As long as anybody takes to notice.
     await asyncio.sleep(1)
@@ -75,37 +77,41 @@ async def fail_over(pair: Pair, proxy: ProxyProcess, direct_host: Callable[[], s
     say(report("directly", directly.record, since))
     downtime = record.downtime(since)
     assert len(downtime) == CLIENTS
-    kept = "kept" if downtime[-1] <= PROMISED else "NOT KEPT"
-    say(f"promised: the last client commits again within {PROMISED} s of the promotion: {kept}")
+    slowdown = machine.between(killed, since + downtime[-1])
+    allowed = directly.record.downtime(since)[-1] + PROMISED * slowdown
+    say(
+        f"promised: at most {PROMISED} s later than directly, times {slowdown:.1f} for how slow the machine was: "
+        f"{downtime[-1]:.2f} of {allowed:.2f} s"
+    )
+    assert downtime[-1] <= allowed
     assert record.lost == 0
     assert record.logins == CLIENTS
     # What was in flight when the primary died: at most one transaction for each server connection.
     assert record.failed <= POOL_SIZE
     assert set(record.errors) <= {"08006", "57P01", "57P02"}
     assert all("COMMIT" in hint for hint in record.hints)
-    assert downtime[-1] < BOUND
     for each in (record, directly.record):
         check_books(each, pair.standby, pair.database.name)
 
 
 @pytest.mark.timeout(300)
-def test_a_list_of_endpoints(pair: Pair, proxy_for: MakeProxy) -> None:
+def test_a_list_of_endpoints(pair: Pair, proxy_for: MakeProxy, slowdown: Slowdown) -> None:
     settings = {"host": pair.primary.host, "endpoints": [pair.standby.host]}
     proxy = proxy_for(pair.database, settings, default_pool_size=POOL_SIZE, reserve_pool_size=0)
-    asyncio.run(fail_over(pair, proxy, writing_host(pair), lambda: None))
+    asyncio.run(fail_over(pair, proxy, slowdown, writing_host(pair), lambda: None))
     assert f"the writer is {pair.standby.host}:{pair.standby.port}" in proxy.log
     assert_all_slots_free(proxy, on(pair), POOL_SIZE)
 
 
 @pytest.mark.timeout(300)
-def test_a_name_that_moves(pair: Pair, proxy_for: MakeProxy, dns: DNSServer) -> None:
+def test_a_name_that_moves(pair: Pair, proxy_for: MakeProxy, dns: DNSServer, slowdown: Slowdown) -> None:
     dns.names["db.example.com"] = pair.primary.host
     proxy = proxy_for(pair.database, {"host": "db.example.com"}, default_pool_size=POOL_SIZE, dns_servers=[dns.address])
 
     def moved() -> None:
         dns.names["db.example.com"] = pair.standby.host
 
-    asyncio.run(fail_over(pair, proxy, lambda: dns.names["db.example.com"], moved))
+    asyncio.run(fail_over(pair, proxy, slowdown, lambda: dns.names["db.example.com"], moved))
     assert_all_slots_free(proxy, on(pair), POOL_SIZE)
 
 
