@@ -68,7 +68,7 @@ class IamSettings(Model, frozen=True):
     """URL of STS, for a VPC endpoint with a name of its own. Default: the region's own."""
 
     sts_connections: Annotated[int, Field(strict=True, ge=1, le=1000)] = 32
-    """Most requests to STS at a time."""
+    """Most requests to STS at a time. Where more tokens wait, the addresses that they come from take turns."""
 
     sts_timeout: Seconds = 5
     """How long one request to STS may take. A failed one is repeated as long as `client_login_timeout` allows."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from tidegate_proxy.credentials.provider import CredentialProvider
 from tidegate_proxy.errors import AuthenticationError, IdentityUnavailableError
 from tidegate_proxy.identity.iam.answer import TryAgain
+from tidegate_proxy.identity.iam.questions import Client
 from tidegate_proxy.identity.iam.rds import Attempt, RdsLogins
 from tidegate_proxy.identity.iam.reasons import TOO_MANY_FAILED, Reason, TokenError
 from tidegate_proxy.identity.iam.token import is_proxy_token, token_hash
@@ -109,6 +109,7 @@ class IamAuthenticator:
             )
         token = await ask_for_password(stream)
         try:
+            client = Client(source, limited, gone=lambda: stream.lost)
             if limited():
                 raise TokenError(Reason.LIMIT, TOO_MANY_FAILED)
             if self.rds is not None and user in self._rds_users and not is_proxy_token(token):
@@ -116,10 +117,11 @@ class IamAuthenticator:
                     raise TokenError(
                         Reason.HOST, f'there is no server to try it on: no database "{name}" is configured'
                     )
-                attempt = Attempt(user, name, database, pool, source, limited, gone=lambda: stream.lost)
-                await self.rds.verify(token, attempt, deadline - _MARGIN)
+                await self.rds.verify(token, Attempt(user, name, database, pool), client, deadline - _MARGIN)
+            elif self.verifier is not None:
+                await self.verifier.verify(token, user, client, deadline - _MARGIN)
             else:
-                await self._ask_sts(token, user, deadline - _MARGIN)
+                raise TokenError(Reason.NO_TOKEN, "the password is no token of the kind that is configured")
         except TokenError as error:
             self.results[error.reason] += 1
             raise IamAuthenticationError(user, f"{error} (token {token_hash(token)})") from None
@@ -128,15 +130,6 @@ class IamAuthenticator:
             logger.warning('the token %s for user "%s" could not be judged: %s', token_hash(token), user, error)
             raise IdentityUnavailableError(user, throttled=error.throttled) from None
         self.results["accepted"] += 1
-
-    async def _ask_sts(self, token: bytes, user: str, deadline: float) -> None:
-        if self.verifier is None:
-            raise TokenError(Reason.NO_TOKEN, "the password is no token of the kind that is configured")
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self.verifier.verify(token, user, deadline)
-        except TimeoutError:
-            raise TryAgain("there was no answer in time") from None
 
     async def close(self) -> None:
         """Give up what is under way."""

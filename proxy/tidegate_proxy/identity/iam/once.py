@@ -14,43 +14,32 @@ MAX_KEPT = 20_000
 
 
 class OncePerToken(Generic[Answer]):
-    """A cache with single flight. Failures are not kept: everyone who waits gets them, and who comes later asks again.
-
-    `kept`, how many asked for what was known; `joined`, how many waited for what somebody else asked.
-    """
+    """A cache with single flight. Failures are not kept: all who wait get them, and who comes later asks again."""
 
     def __init__(self) -> None:
-        self.kept = 0
-        self.joined = 0
         self._answers: dict[bytes, tuple[float, Answer]] = {}
         self._flights: dict[bytes, asyncio.Task[Answer]] = {}
 
-    async def get(self, key: bytes, expires_at: float, find: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-        """The answer for a token.
+    def found(self, key: bytes) -> asyncio.Future[Answer] | None:
+        """The answer for a token, or the search for it that is under way; None if there is neither.
 
-        Parameters: `key`, the token's hash; `expires_at`, seconds since the epoch, until when the answer may be kept;
-        `find`, begins the search. The search goes on when the one who began it gives up, since others may wait for it.
-        Raises: whatever `find` raises.
+        Parameters: `key`, the token's hash. Whoever waits for it must shield it: others may wait for it, too.
         """
         known = self._answers.get(key)
         if known is not None and time.time() < known[0]:
-            self.kept += 1
-            return known[1]
-        flight = self._flights.get(key)
-        if flight is not None:
-            self.joined += 1
-            return await asyncio.shield(flight)
-        return await asyncio.shield(self.begin(key, expires_at, find))
-
-    def needs_search(self, key: bytes) -> bool:
-        """Whether the answer is not known, nor looked for at present."""
-        known = self._answers.get(key)
-        return key not in self._flights and (known is None or time.time() >= known[0])
+            answer = asyncio.get_running_loop().create_future()
+            answer.set_result(known[1])
+            return answer
+        return self._flights.get(key)
 
     def begin(
         self, key: bytes, expires_at: float, find: Callable[[], Coroutine[Any, Any, Answer]]
-    ) -> asyncio.Task[Answer]:
-        """Begin the search where it is needed; parameters as for `get`. Whoever waits for the task must shield it."""
+    ) -> asyncio.Future[Answer]:
+        """Begin a search where nothing is `found`. It goes on when the one who began it gives up.
+
+        Parameters: `key`, as for `found`; `expires_at`, seconds since the epoch, until when the answer may be kept.
+        Returns: what `found` will return.
+        """
         self._answers.pop(key, None)
         flight = asyncio.get_running_loop().create_task(find())
         self._flights[key] = flight

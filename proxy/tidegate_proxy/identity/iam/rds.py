@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 from weakref import WeakValueDictionary
 
 from tidegate_proxy.credentials.provider import Credential, FixedCredential
 from tidegate_proxy.errors import AuthenticationError, ProxyError, TargetRefusedError
 from tidegate_proxy.identity.iam.answer import TryAgain
-from tidegate_proxy.identity.iam.once import OncePerToken
 from tidegate_proxy.identity.iam.presigned import MAX_TOKEN, check_signing, split_query
-from tidegate_proxy.identity.iam.reasons import TOO_MANY_FAILED, Reason, TokenError
-from tidegate_proxy.identity.iam.turns import Turns
+from tidegate_proxy.identity.iam.questions import Client, Questions
+from tidegate_proxy.identity.iam.reasons import Reason, TokenError
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.settings import DatabaseSettings
 
 _OWN = frozenset({"Action", "DBUser"})
 _AT_ONCE = 20
 """Server logins with tokens that run at a time: RDS asks IAM for each, which takes some tens of milliseconds."""
+_BUSY = "too many RDS tokens are waiting to be tried (rds_logins_per_second)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,40 +98,34 @@ class ClientTokens:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A client that wants to log in.
+    """As whom and where a client wants to log in.
 
     - `user`, and `name` of the database, as the client named them; `database`, the settings of that.
     - `pool`, gives the pool, which is made if there is none: only for a token that may be tried.
-    - `source`, where it comes from; `limited`, whether it must fail by now, since too many before it have; `gone`,
-      whether it is still there.
     """
 
     user: str
     name: str
     database: DatabaseSettings
     pool: Callable[[], Pool]
-    source: str
-    limited: Callable[[], bool]
-    gone: Callable[[], bool]
 
 
 class RdsLogins:
     """Tries tokens on servers, each once, and not too many in a second.
 
     Parameters: `per_second`, most server logins.
-    For metrics: `accepted`, which counts what the cache saved; `tried`, how many tokens were tried on servers.
     """
 
     def __init__(self, per_second: int) -> None:
-        self.accepted: OncePerToken[None] = OncePerToken()
-        self.tried = 0
-        self._turns = Turns(per_second, _AT_ONCE)
+        self._questions: Questions[None] = Questions(
+            _AT_ONCE, per_second=per_second, busy=TryAgain(_BUSY, throttled=True)
+        )
         # Kept for as long as a pool uses them.
         self._tokens: WeakValueDictionary[tuple[str, str], ClientTokens] = WeakValueDictionary()
 
     def set_rate(self, per_second: int) -> None:
         """Allow so many server logins a second from now on."""
-        self._turns.set_rate(per_second)
+        self._questions.set_rate(per_second)
 
     def tokens_of(self, database: str, user: str) -> ClientTokens:
         """The provider of the tokens of those who have logged in to this database as this user."""
@@ -141,7 +134,7 @@ class RdsLogins:
             tokens = self._tokens[database, user] = ClientTokens(user)
         return tokens
 
-    async def verify(self, token: bytes, attempt: Attempt, deadline: float) -> None:
+    async def verify(self, token: bytes, attempt: Attempt, client: Client, deadline: float) -> None:
         """Let the server judge a token. The server connection that this opens is the pool's from then on.
 
         Parameters: `deadline`, on the event loop's clock.
@@ -153,53 +146,13 @@ class RdsLogins:
         credential = Credential(attempt.user, token.decode("ascii"))
         # By database, too: each opens its server connections with tokens that it has seen.
         key = hashlib.sha256(token).digest() + attempt.name.encode()
-        await self._judged(key, parsed.expires_at, lambda: self._try(credential, attempt), attempt, deadline)
+        find = partial(self._try, credential, attempt)
+        await self._questions.ask(key, parsed.expires_at, find, client, deadline)
         # The pool's own provider, also if the pool that was there when the token was tried has gone since.
         attempt.pool()
         self.tokens_of(attempt.name, attempt.user).keep(parsed, credential)
 
-    async def _judged(
-        self,
-        key: bytes,
-        expires_at: float,
-        find: Callable[[], Coroutine[Any, Any, None]],
-        attempt: Attempt,
-        deadline: float,
-    ) -> None:
-        trial: asyncio.Task[None] | None = None
-
-        def begin() -> bool:
-            nonlocal trial
-            # While it waited, others of its kind may have failed, and the same token may have been tried.
-            if attempt.gone() or attempt.limited() or not self.accepted.needs_search(key):
-                return False
-            trial = self.accepted.begin(key, expires_at, find)
-            trial.add_done_callback(lambda _: self._turns.done())
-            return True
-
-        waiting = self.accepted.needs_search(key)
-        try:
-            async with asyncio.timeout_at(deadline):
-                if waiting:
-                    await self._turns.wait(attempt.source, begin)
-                    waiting = False
-                if trial is not None:
-                    await asyncio.shield(trial)
-                    return
-                if attempt.gone():
-                    raise ConnectionResetError("the connection was closed")
-                if attempt.limited():
-                    raise TokenError(Reason.LIMIT, TOO_MANY_FAILED)
-                await self.accepted.get(key, expires_at, find)
-        except TimeoutError:
-            if waiting:
-                raise TryAgain(
-                    "too many RDS tokens are waiting to be tried (rds_logins_per_second)", throttled=True
-                ) from None
-            raise TryAgain("there was no answer in time") from None
-
     async def _try(self, credential: Credential, attempt: Attempt) -> None:
-        self.tried += 1
         # Where the pool logs in as somebody else, a connection of the client's own user is not one of its kind.
         keep = attempt.database.user in (None, attempt.user)
         try:
@@ -217,5 +170,4 @@ class RdsLogins:
 
     async def close(self) -> None:
         """Give up what is under way."""
-        self._turns.close()
-        await self.accepted.close()
+        await self._questions.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
 import ssl
 from collections import Counter
 
@@ -21,8 +19,6 @@ from tidegate_proxy.metrics.histogram import add
 _KEPT = 20.0
 """Seconds that an unused connection is kept: AWS's own end closes it somewhat later."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
-
 
 class Sts:
     """The STS endpoint of the proxy's region. Used within one event loop; `close` in the end.
@@ -30,7 +26,7 @@ class Sts:
     Parameters
     - `endpoint`: `https://HOST`.
     - `proxy_id`: sent with each request, as the header that the client has signed.
-    - `connections`: most requests at a time. `timeout`: seconds for one.
+    - `connections`: as many are kept as there may be requests at a time. `timeout`: seconds for one.
 
     For metrics: `requests`, counted by HTTP status or kind of failure; `latencies`, their durations (see
     `core.statistics`), and `seconds`, the sum of them.
@@ -48,35 +44,15 @@ class Sts:
         }
         self._connections = connections
         self._timeout = timeout
-        self._free = asyncio.Semaphore(connections)
         self._session: aiohttp.ClientSession | None = None
         # Reads the authorities' files: before the first client waits for it.
         self._tls = ssl.create_default_context()
 
-    async def identify(self, token: ProxyToken, deadline: float) -> Principal:
-        """Who signed the token. What another attempt may cure is tried again, with exponential backoff and full jitter.
+    async def ask(self, token: ProxyToken) -> Principal:
+        """Who signed the token, by one request, which takes `timeout` at most.
 
-        Parameters: `deadline`, on the event loop's clock.
-        Raises: TokenError; TryAgain, with the latest failure, when the deadline is near.
+        Raises: TokenError; TryAgain.
         """
-        loop = asyncio.get_running_loop()
-        latest = TryAgain("STS did not answer in time")
-        for attempt in itertools.count():
-            try:
-                async with asyncio.timeout_at(deadline), self._free:
-                    return await self._ask(token)
-            except TimeoutError:
-                break
-            except TryAgain as failure:
-                latest = failure
-            # Jitter only spreads load, so it need not be unpredictable.
-            pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempt, 10)))  # noqa: S311
-            if loop.time() + pause >= deadline:
-                break
-            await asyncio.sleep(pause)
-        raise latest from None
-
-    async def _ask(self, token: ProxyToken) -> Principal:
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = "cancelled"

@@ -15,11 +15,11 @@ class Turns:
     Each source has a queue of its own, and the sources take turns: however many wait from one of them, another one's
     first waits for one turn of each.
 
-    Parameters: `per_second`; `at_once`, of those that have begun and are not `done`.
+    Parameters: `per_second`, None for any number; `at_once`, of those that have begun and are not `done`.
     """
 
-    def __init__(self, per_second: int, at_once: int) -> None:
-        self._interval = 1 / per_second
+    def __init__(self, per_second: int | None, at_once: int) -> None:
+        self._interval = 1 / per_second if per_second is not None else 0.0
         self._at_once = at_once
         self._running = 0
         self._next_start = 0.0

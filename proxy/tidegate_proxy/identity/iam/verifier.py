@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 
 from tidegate_proxy.identity.iam.answer import TryAgain
-from tidegate_proxy.identity.iam.once import OncePerToken
 from tidegate_proxy.identity.iam.policy import Policy, Principal, PrincipalPattern
+from tidegate_proxy.identity.iam.questions import Client, Questions
 from tidegate_proxy.identity.iam.reasons import Reason, TokenError
 from tidegate_proxy.identity.iam.sts import Sts
-from tidegate_proxy.identity.iam.token import ProxyToken, parse_proxy_token
+from tidegate_proxy.identity.iam.token import parse_proxy_token
 from tidegate_proxy.settings import IamSettings
 
-_WORTHWHILE = 2.5
-"""Seconds that must be left for another question: more than the longest pause between two attempts."""
+_BUSY = "too many tokens are waiting to be checked (sts_connections)"
 
 
 class TokenVerifier:
     """Verifies tokens for the proxy.
 
     Parameters: `settings`, with rules.
-    For metrics: `sts`, and `principals`, which counts what the cache saved.
+    For metrics: `sts`.
     """
 
     def __init__(self, settings: IamSettings) -> None:
         region = settings.sts_region
         self.policy = _policy(settings)
-        self.principals: OncePerToken[Principal] = OncePerToken()
+        self._questions: Questions[Principal] = Questions(settings.sts_connections, busy=TryAgain(_BUSY))
         self.sts = Sts(
             settings.sts_endpoint or f"https://{region.sts_hosts[0]}",
             proxy_id=settings.proxy_id or "",
@@ -45,14 +43,15 @@ class TokenVerifier:
         self.policy = _policy(settings)
         return True
 
-    async def verify(self, token: bytes, user: str, deadline: float) -> Principal:
+    async def verify(self, token: bytes, user: str, client: Client, deadline: float) -> Principal:
         """Who the bearer is, when that principal may log in as `user`.
 
         Parameters: `token`, as it came; `deadline`, on the event loop's clock.
-        Raises: TokenError; TryAgain when STS could not judge it by then.
+        Raises: TokenError; TryAgain when STS could not judge it by then; ConnectionResetError when the client has gone.
         """
         parsed = parse_proxy_token(token, region=self._region.name, hosts=self._region.sts_hosts, now=time.time())
-        principal = await self._identify(hashlib.sha256(token).digest(), parsed, deadline)
+        key = hashlib.sha256(token).digest()
+        principal = await self._questions.ask(key, parsed.expires_at, lambda: self.sts.ask(parsed), client, deadline)
         if not self.policy.allows(principal, user):
             raise TokenError(
                 Reason.PRINCIPAL,
@@ -61,18 +60,9 @@ class TokenVerifier:
             )
         return principal
 
-    async def _identify(self, key: bytes, token: ProxyToken, deadline: float) -> Principal:
-        while True:
-            try:
-                return await self.principals.get(key, token.expires_at, lambda: self.sts.identify(token, deadline))
-            except TryAgain:
-                # It may have been somebody else's question, whose time was over earlier than ours.
-                if asyncio.get_running_loop().time() + _WORTHWHILE >= deadline:
-                    raise
-
     async def close(self) -> None:
         """Give up what is under way, and close connections."""
-        await self.principals.close()
+        await self._questions.close()
         await self.sts.close()
 
 

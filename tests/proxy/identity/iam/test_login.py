@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -194,6 +195,35 @@ def test_behind_too_many_refused_tokens_a_good_one_is_refused_too_and_only_from_
         assert "REASON: limit: too many failed before it (failed_logins_per_minute)" in proxy.log
         assert log_in(proxy, token_of(key), source="127.0.0.2") == {}
         assert there_before.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_made_up_tokens_from_one_address_do_not_keep_others_waiting(
+    start_iam_proxy: StartIamProxy, database: Database, key: Key, sts: StandInSts
+) -> None:
+    sts.delay = 1.0
+    proxy = start_iam_proxy(user=database.user, failed_logins_per_minute=0, iam={"sts_connections": 1})
+    with ThreadPoolExecutor(20) as threads:
+        made_up = [threads.submit(log_in, proxy, token_of(new_key())) for _ in range(20)]
+        eventually(lambda: any(each.done() for each in made_up), what="the first one's turn")
+        assert log_in(proxy, token_of(key), source="127.0.0.2") == {}
+        assert sum(not each.done() for each in made_up) > 10, "they wait, and are not asked about before it"
+        sts.delay = 0
+        assert {each.result()["C"] for each in made_up} == {"28P01"}, "their turns come, too"
+
+
+def test_of_tokens_that_fail_by_the_limit_meanwhile_sts_is_not_asked(
+    start_iam_proxy: StartIamProxy, database: Database, key: Key, sts: StandInSts
+) -> None:
+    sts.delay = 0.5
+    proxy = start_iam_proxy(user=database.user, failed_logins_per_minute=3, iam={"sts_connections": 1})
+    tokens = [token_of(new_key()) for _ in range(12)]
+    with ThreadPoolExecutor(12) as threads:
+        assert {error["C"] for error in threads.map(lambda token: log_in(proxy, token), tokens)} == {"28P01"}
+    # Three at first; one more in each 20 s that this takes.
+    asked = sts.answers["InvalidClientTokenId"]
+    assert 3 <= asked < 12
+    assert proxy.log.count("REASON: limit: too many failed before it (failed_logins_per_minute)") == 12 - asked
+    assert log_in(proxy, token_of(key), source="127.0.0.2") == {}
 
 
 def test_other_users_keep_their_passwords(start_iam_proxy: StartIamProxy, database: Database, key: Key) -> None:

@@ -21,6 +21,7 @@ from tidegate_load.sts.server import StandInSts
 from tidegate_load.sts.signature import Key
 from tidegate_proxy.identity.iam.answer import MAX_ANSWER, TryAgain
 from tidegate_proxy.identity.iam.policy import Principal, PrincipalPattern
+from tidegate_proxy.identity.iam.questions import Client, Questions
 from tidegate_proxy.identity.iam.reasons import Reason, TokenError
 from tidegate_proxy.identity.iam.sts import Sts
 from tidegate_proxy.identity.iam.token import parse_proxy_token
@@ -30,17 +31,24 @@ from tidegate_proxy.settings.regions import region
 
 Result = TypeVar("Result")
 
+ANYBODY = Client("192.0.2.1", limited=lambda: False, gone=lambda: False)
+
 
 def ask(
     endpoint: str, token: str, *, within: float = 20.0, timeout: float = 10.0, proxy_id: str = PROXY_ID
 ) -> tuple[Principal, Sts]:
+    """Have STS asked as often as the time allows."""
+
     async def run() -> tuple[Principal, Sts]:
         sts = Sts(endpoint, proxy_id=proxy_id, connections=4, timeout=timeout)
+        questions: Questions[Principal] = Questions(4, busy=TryAgain("busy"))
         hosts = region(REGION).sts_hosts
         parsed = parse_proxy_token(token.encode(), region=REGION, hosts=hosts, now=time.time())
         try:
-            return await sts.identify(parsed, asyncio.get_running_loop().time() + within), sts
+            found = await questions.ask(b"key", parsed.expires_at, lambda: sts.ask(parsed), ANYBODY, in_seconds(within))
+            return found, sts
         finally:
+            await questions.close()
             await sts.close()
 
     return asyncio.run(run())
@@ -207,10 +215,78 @@ def test_one_token_at_once_is_one_question(sts: StandInSts, key: Key) -> None:
     token = token_of(key).encode()
 
     async def work(verifier: TokenVerifier) -> list[Principal]:
-        return await asyncio.gather(*(verifier.verify(token, "orders", in_seconds(20)) for _ in range(50)))
+        return await asyncio.gather(*(verifier.verify(token, "orders", ANYBODY, in_seconds(20)) for _ in range(50)))
 
     assert {found.arn for found in verifying(sts, work)} == {key.arn}
     assert sts.answers == {"ok": 1}
+
+
+def test_many_with_one_token_ask_a_throttling_sts_no_more_often_than_one_would(sts: StandInSts, key: Key) -> None:
+    sts.throttled = 3
+    token = token_of(key).encode()
+
+    async def work(verifier: TokenVerifier) -> list[Principal]:
+        sources = [Client(f"192.0.2.{each % 5}", lambda: False, lambda: False) for each in range(50)]
+        return await asyncio.gather(*(verifier.verify(token, "orders", each, in_seconds(60)) for each in sources))
+
+    # With one turn at a time most of them are in a queue when an attempt fails.
+    assert {found.arn for found in verifying(sts, work, connections=1)} == {key.arn}
+    assert sts.answers == {"Throttling": 3, "ok": 1}
+
+
+@pytest.mark.parametrize("first", ["limited", "gone"])
+def test_who_may_not_ask_meanwhile_fails_alone_and_the_question_is_the_next_ones(
+    sts: StandInSts, key: Key, first: str
+) -> None:
+    reached, answer = threading.Event(), threading.Event()
+
+    async def hold(_: web.Request) -> web.StreamResponse:
+        sts.fault = None
+        reached.set()
+        await asyncio.to_thread(answer.wait, 60)
+        return web.Response(status=500)
+
+    sts.fault = hold
+    token = token_of(key).encode()
+
+    async def work(verifier: TokenVerifier) -> None:
+        other = known_to(sts, new_key())
+        holding = asyncio.ensure_future(verifier.verify(token_of(other).encode(), "orders", ANYBODY, in_seconds(60)))
+        assert await asyncio.to_thread(reached.wait, 60)
+        stopped = False
+        barred = Client("192.0.2.2", lambda: stopped and first == "limited", lambda: stopped and first == "gone")
+        waiting = [
+            asyncio.ensure_future(verifier.verify(token, "orders", each, in_seconds(60)))
+            for each in (barred, ANYBODY, Client("192.0.2.3", lambda: False, lambda: False))
+        ]
+        await asyncio.sleep(0)
+        stopped = True
+        answer.set()
+        failed, *found = await asyncio.gather(*waiting, return_exceptions=True)
+        if first == "limited":
+            assert isinstance(failed, TokenError)
+            assert failed.reason is Reason.LIMIT
+        else:
+            assert isinstance(failed, ConnectionResetError)
+        assert [each.arn for each in found if isinstance(each, Principal)] == [key.arn] * 2
+        assert (await holding).arn == other.arn
+
+    verifying(sts, work, connections=1)
+    assert sts.answers == {"fault": 1, "ok": 2}, "one question for both who may ask"
+
+
+def test_who_gets_no_turn_in_time_is_told_so(sts: StandInSts, key: Key) -> None:
+    sts.delay = 60
+
+    async def work(verifier: TokenVerifier) -> None:
+        token = token_of(new_key()).encode()
+        first = asyncio.ensure_future(verifier.verify(token, "orders", ANYBODY, in_seconds(60)))
+        await asyncio.sleep(0)
+        with pytest.raises(TryAgain, match="too many tokens are waiting to be checked"):
+            await verifier.verify(token_of(key).encode(), "orders", ANYBODY, in_seconds(0.5))
+        first.cancel()
+
+    verifying(sts, work, connections=1)
 
 
 def test_who_gives_up_does_not_end_the_question_of_others(sts: StandInSts, key: Key) -> None:
@@ -218,9 +294,9 @@ def test_who_gives_up_does_not_end_the_question_of_others(sts: StandInSts, key: 
     token = token_of(key).encode()
 
     async def work(verifier: TokenVerifier) -> Principal:
-        first = asyncio.ensure_future(verifier.verify(token, "orders", in_seconds(20)))
+        first = asyncio.ensure_future(verifier.verify(token, "orders", ANYBODY, in_seconds(20)))
         await asyncio.sleep(0)
-        second = asyncio.ensure_future(verifier.verify(token, "orders", in_seconds(20)))
+        second = asyncio.ensure_future(verifier.verify(token, "orders", ANYBODY, in_seconds(20)))
         await asyncio.sleep(0)
         first.cancel()
         return await second
@@ -235,9 +311,9 @@ def test_a_refusal_is_not_kept(sts: StandInSts) -> None:
 
     async def work(verifier: TokenVerifier) -> Principal:
         with pytest.raises(TokenError, match="InvalidClientTokenId"):
-            await verifier.verify(token, "orders", in_seconds(20))
+            await verifier.verify(token, "orders", ANYBODY, in_seconds(20))
         known_to(sts, late)  # new credentials take a moment to be known everywhere
-        return await verifier.verify(token, "orders", in_seconds(20))
+        return await verifier.verify(token, "orders", ANYBODY, in_seconds(20))
 
     assert verifying(sts, work).arn == late.arn
 
@@ -250,7 +326,7 @@ def test_what_is_kept_ends_with_the_token(sts: StandInSts, key: Key) -> None:
         reasons: list[Reason] = []
         while not reasons and asyncio.get_running_loop().time() < deadline:
             try:
-                await verifier.verify(token, "orders", deadline)
+                await verifier.verify(token, "orders", ANYBODY, deadline)
             except TokenError as error:
                 reasons.append(error.reason)
             await asyncio.sleep(0.05)
@@ -265,7 +341,7 @@ def test_many_questions_share_few_connections(sts: StandInSts) -> None:
 
     async def work(verifier: TokenVerifier) -> list[Principal]:
         tokens = [token_of(key).encode() for key in keys]
-        return await asyncio.gather(*(verifier.verify(token, "orders", in_seconds(60)) for token in tokens))
+        return await asyncio.gather(*(verifier.verify(token, "orders", ANYBODY, in_seconds(60)) for token in tokens))
 
     found = verifying(sts, work, connections=5)
     assert [each.arn for each in found] == [key.arn for key in keys]

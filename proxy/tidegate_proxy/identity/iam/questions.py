@@ -1,0 +1,131 @@
+"""Questions about tokens, to STS or to a server: each asked once for all who bring the token, in fair turns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from weakref import WeakValueDictionary
+
+from tidegate_proxy.identity.iam.answer import TryAgain
+from tidegate_proxy.identity.iam.once import OncePerToken
+from tidegate_proxy.identity.iam.reasons import TOO_MANY_FAILED, Reason, TokenError
+from tidegate_proxy.identity.iam.turns import Turns
+
+Answer = TypeVar("Answer")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+"""Seconds between two attempts: exponential backoff, of which each is a random part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who has brought a token.
+
+    `source`, where it comes from; `limited`, whether it must fail by now, since too many before it have; `gone`,
+    whether it is no longer there.
+    """
+
+    source: str
+    limited: Callable[[], bool]
+    gone: Callable[[], bool]
+
+
+class _Failures:
+    """What went wrong with a question so far. Kept for as long as somebody waits for its answer."""
+
+    __slots__ = ("__weakref__", "count", "latest")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.latest: TryAgain | None = None
+
+
+class Questions(Generic[Answer]):
+    """Asks, and keeps the answers while the tokens are good.
+
+    Parameters: `at_once`, most questions at a time; `per_second`, most that begin in a second, None for any number;
+    `busy`, what to say where a turn did not come in time.
+    """
+
+    def __init__(self, at_once: int, *, per_second: int | None = None, busy: TryAgain) -> None:
+        self._answers: OncePerToken[Answer] = OncePerToken()
+        self._turns = Turns(per_second, at_once)
+        self._busy = busy
+        self._failures: WeakValueDictionary[bytes, _Failures] = WeakValueDictionary()
+
+    def set_rate(self, per_second: int) -> None:
+        """Begin at most so many in a second from now on."""
+        self._turns.set_rate(per_second)
+
+    async def ask(
+        self,
+        key: bytes,
+        expires_at: float,
+        find: Callable[[], Coroutine[Any, Any, Answer]],
+        client: Client,
+        deadline: float,
+    ) -> Answer:
+        """The answer for a client's token. Where an attempt ends with TryAgain there is another one after a pause.
+
+        Everyone who brings the token waits for a turn of their own source: the first of these asks for all. So neither
+        the many tokens of one of them nor its limit keeps the others from the answer.
+
+        Parameters: `key`, the token's hash; `expires_at`, seconds since the epoch; `find`, one attempt, which must end
+        in a bounded time; `deadline`, on the event loop's clock.
+        Raises: TryAgain, with the latest failure, when the deadline has come; TokenError for a limited client;
+        ConnectionResetError for one that is gone; and whatever else `find` raises.
+        """
+        failures = self._failures.setdefault(key, _Failures())
+        found: asyncio.Future[Answer] | None = None
+
+        def begin() -> bool:
+            nonlocal found
+            # While it waited, others from there may have failed, and the same token may have been asked about.
+            if client.gone() or client.limited() or self._answers.found(key) is not None:
+                return False
+            found = self._answers.begin(key, expires_at, lambda: self._attempt(find, failures))
+            return True
+
+        waits_for_turn = False
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    if client.gone():
+                        raise ConnectionResetError("the connection was closed")
+                    if client.limited():
+                        raise TokenError(Reason.LIMIT, TOO_MANY_FAILED)
+                    found = self._answers.found(key)
+                    if found is None:
+                        waits_for_turn = True
+                        await self._turns.wait(client.source, begin)
+                        waits_for_turn = False
+                    if found is not None:
+                        with contextlib.suppress(TryAgain):
+                            return await asyncio.shield(found)
+        except TimeoutError:
+            why = self._busy if waits_for_turn else TryAgain("there was no answer in time")
+            raise failures.latest or why from None
+
+    async def _attempt(self, find: Callable[[], Coroutine[Any, Any, Answer]], failures: _Failures) -> Answer:
+        try:
+            try:
+                return await find()
+            finally:
+                self._turns.done()
+        except TryAgain as failure:
+            longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures.count, 10))
+            failures.count += 1
+            failures.latest = failure
+            # A part of the attempt, though its turn is over: whoever brings the token meanwhile waits, too.
+            # Jitter only spreads load, so it need not be unpredictable.
+            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311
+            raise
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        self._turns.close()
+        await self._answers.close()
