@@ -26,8 +26,10 @@ the first, a dashboard."""
 NAT_HOUR, ENDPOINT_HOUR, ENDPOINTS = 0.045, 0.01, 6
 """Per hour, without traffic: a NAT gateway, and an interface endpoint in one zone; how many endpoints the app
 makes for a VPC without a way out."""
-LOG_GIB, KMS_KEY, ZONE = 0.50, 1.0, 0.50
-"""Per GiB of logs taken in; per key and per hosted zone, a month."""
+LOG_GIB, KMS_KEY, ZONE, SECRET = 0.50, 1.0, 0.50, 0.40
+"""Per GiB of logs taken in; per key, per hosted zone and per secret, a month."""
+SECRETS = 2
+"""Those that RDS Proxy needs none for: the certificate, and what unknown users' salts are made from."""
 RDS_PROXY_VCPU, RDS_PROXY_LEAST_VCPU = 0.015, 2
 """Per vCPU of the database and hour; two are charged at least."""
 RDS_PROXY_ACU, RDS_PROXY_LEAST_ACU = 0.015, 8
@@ -62,6 +64,7 @@ class Fleet:
         # Either way its name takes a zone.
         found["endpoint"] = ZONE + (HOURS * (NLB_HOUR + NLCU_HOUR) if self.load_balancer else 0)
         # Their key comes with the construct, and Container Insights with its cluster, watched or not.
+        found["secrets"] = SECRETS * SECRET
         found["logs"] = self.logs * LOG_GIB + KMS_KEY
         found["metrics"] = INSIGHTS * METRIC
         if self.watched:
@@ -111,11 +114,11 @@ def page() -> str:
     """docs/cost.md."""
     nat, endpoints = HOURS * NAT_HOUR, HOURS * ENDPOINT_HOUR * ENDPOINTS * 2
     lines = [INTRODUCTION.format(nat=nat, endpoints=endpoints, names=ENDPOINTS)]
-    lines += ["| Tidegate | Fargate | endpoint | logs | metrics | alarms, dashboard | a month |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    lines += ["| Tidegate | Fargate | endpoint | secrets | logs | metrics | alarms, dashboard | a month |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
     for fleet in FLEETS:
         parts = fleet.parts()
-        names = ("Fargate", "endpoint", "logs", "metrics", "alarms, dashboard")
+        names = ("Fargate", "endpoint", "secrets", "logs", "metrics", "alarms, dashboard")
         cells = [f"{parts[name]:.2f}" if name in parts else "–" for name in names]  # noqa: RUF001
         lines.append(f"| {fleet.name} | {' | '.join(cells)} | **{fleet.month():.2f}** |")
     lines += ["", "| database | RDS Proxy, a month | cheaper |", "|---|---|---|"]
@@ -135,7 +138,7 @@ INTRODUCTION = """# What it costs
 
 Made by `python -m tidegate_infra.cost` from the list prices at its top (us-east-1, US dollars, no
 discounts, 730 hours). Prices change, and differ by region: check them, put in yours and run it again.
-Not counted, because both have it: the database, traffic between zones, secrets.
+Not counted, because both have it: the database, traffic between zones, the secrets of database users.
 
 **Not counted, because most VPCs have it: the way out.** RDS Proxy needs neither a NAT gateway nor interface endpoints;
 Tidegate's tasks need one or the other, for their image, logs and secrets. If your VPC has neither, add about

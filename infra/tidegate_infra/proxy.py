@@ -17,7 +17,7 @@ from aws_cdk import aws_route53 as route53
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from tidegate_infra import endpoint, roles, settings_environment
+from tidegate_infra import endpoint, mock_secret, roles, settings_environment
 from tidegate_infra.checks import Limits, check_limits
 from tidegate_infra.endpoint import EndpointType
 from tidegate_infra.errors import DeploymentError
@@ -26,7 +26,7 @@ from tidegate_infra.image import proxy_image
 from tidegate_infra.load_balancer import Balancer
 from tidegate_infra.metrics import ProxyMetrics
 from tidegate_infra.proxy_logs import encrypted_log_group
-from tidegate_infra.proxy_settings import Behaviour, Identity, proxy_settings
+from tidegate_infra.proxy_settings import Behaviour, Identity, check_own, proxy_settings
 from tidegate_infra.proxy_target import ProxyTarget
 from tidegate_infra.scaling import Scaling, add_scaling
 from tidegate_infra.secret_users import by_user
@@ -103,14 +103,17 @@ class TidegateProxy(Construct):
         `hosted_zone`, an existing zone that it is in, by default a private one for this name alone; `databases`, by
         name, each with a second name NAME_ro for the readers of a cluster, by default whatever name clients ask for;
         `pool_size`, connections per database and user in each process, by default 20; `settings`, any other of the
-        proxy's settings by name, dotted within tables; `min_tasks`, `max_tasks`, `scaling` and `spot`; `architecture`,
-        arm64 or x86_64; `cpu`, in 1/1024 vCPU, a process for each whole vCPU, and `memory_limit_mib` of a task;
-        `image`, by default built from `proxy/Dockerfile`; `cluster`, by default one of its own: yours needs Container
-        Insights, which the alarm on missing tasks reads, and for `spot` Fargate's capacity providers; `log_retention`.
+        proxy's settings by name, dotted within tables (a secret is made for `scram_mock_secret` unless it is among
+        them); `min_tasks`, `max_tasks`, `scaling` and `spot`; `architecture`, arm64 or x86_64; `cpu`, in 1/1024 vCPU, a
+        process for each whole vCPU, and `memory_limit_mib` of a task; `image`, by default built from
+        `proxy/Dockerfile`; `cluster`, by default one of its own: yours needs Container Insights, which the alarm on
+        missing tasks reads, and for `spot` Fargate's capacity providers; `log_retention`.
 
         Raises: DeploymentError for what cannot work; its text says what to change.
         """
         super().__init__(scope, construct_id)
+        own = dict(settings or {})
+        check_own(own)
         check_tasks(min_tasks, max_tasks)
         self.architecture = need_architecture(architecture)
         self._by_iam = default_auth_scheme is rds.DefaultAuthScheme.IAM_AUTH
@@ -173,7 +176,8 @@ class TidegateProxy(Construct):
             task_role=self.role,
             execution_role=roles.execution_role(self, self.log_group),
             log_group=self.log_group,
-            environment=settings_environment.variables(environment | dict(settings or {})),
+            environment=settings_environment.variables(environment | own),
+            secrets={} if own.get(mock_secret.SETTING) is not None else mock_secret.variable(self, self.db_proxy_name),
             health_path=ALIVE if with_balancer else READY,
         )
         self.cluster = cluster or own_cluster(self, vpc)

@@ -12,6 +12,7 @@ from constructs import Construct
 
 from tidegate_infra.checks import Limits
 from tidegate_infra.endpoint import DNS_TTL, EndpointType
+from tidegate_infra.errors import DeploymentError
 from tidegate_infra.grants import ConnectRules
 from tidegate_infra.metrics import NAMESPACE
 from tidegate_infra.proxy_target import ProxyTarget
@@ -26,6 +27,19 @@ DRAIN_DELAY = {EndpointType.NLB: 10, EndpointType.DNS: 3 * DNS_TTL}
 """Seconds of them in which new clients are still taken: until the load balancer has noticed; or until nobody has the
 task's address any more, which Cloud Map may hand out for some seconds after ECS has taken it back, and which clients
 may then keep for its TTL."""
+
+_FIXED = "other resources rely on it: leave it out"
+OWNED: Mapping[str, str] = {
+    "listen_host": f"the proxy listens on the task's own address, and {_FIXED}",
+    "listen_port": f"clients connect to {LISTEN_PORT}, and {_FIXED}",
+    "http_port": f"health is asked for at {HEALTH_PORT}, and {_FIXED}",
+    "fleet_port": f"tasks reach each other from {FLEET_PORT} on, and {_FIXED}",
+    "workers": "a task has a process for each whole vCPU: give cpu, for example cpu=4096 makes 4 processes",
+    "proxy_name": 'metrics, alarms and tokens are bound to it: give db_proxy_name="{value}"',
+    "cloudwatch_namespace": f"alarms and the dashboard look in {NAMESPACE}, and {_FIXED}",
+    "idle_client_timeout": "the load balancer waits longer than it: give idle_client_timeout=Duration.seconds({value})",
+}
+"""Settings that decide about other resources, too: why, and what to do instead."""
 
 EVERY_DATABASE = "*"
 READERS = "_ro"
@@ -51,6 +65,13 @@ class Behaviour:
     idle_client_timeout: Duration
     init_query: str | None
     debug_logging: bool
+
+
+def check_own(settings: Mapping[str, object]) -> None:
+    """Parameters: `settings`, given by name. Raises: DeploymentError for one that would contradict other resources."""
+    for name, why in OWNED.items():
+        if settings.get(name) is not None:
+            raise DeploymentError(f"settings: {name}: {why.format(value=settings[name])}")
 
 
 def proxy_settings(

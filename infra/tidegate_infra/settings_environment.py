@@ -51,17 +51,18 @@ def _json(name: str, value: object) -> str:
         raise DeploymentError(f"settings: {name}: cannot be written as JSON: {error}") from None
 
 
+def variable(name: str) -> str:
+    """The variable of a setting. Parameters: `name`, dotted as in the file (`iam.region`)."""
+    return PREFIX + name.upper().replace(".", "__")
+
+
 def variables(settings: Mapping[str, object]) -> dict[str, str]:
     """Variables by name.
 
     Parameters: `settings`, dotted as in the file (`iam.region`); None leaves one out.
     Raises: DeploymentError for a value that no variable can hold.
     """
-    return {
-        PREFIX + name.upper().replace(".", "__"): as_text(name, value)
-        for name, value in settings.items()
-        if value is not None
-    }
+    return {variable(name): as_text(name, value) for name, value in settings.items() if value is not None}
 
 
 def as_json(scope: Construct, value: object) -> str:

@@ -8,6 +8,7 @@ from aws_cdk import Duration
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from tidegate_infra.acknowledge import acknowledge
@@ -54,11 +55,14 @@ def make_task(
     execution_role: iam.IRole,
     log_group: logs.ILogGroup,
     environment: Mapping[str, str],
+    secrets: Mapping[str, secretsmanager.ISecret],
     health_path: str = ALIVE,
 ) -> ecs.FargateTaskDefinition:
     """The task definition.
 
-    Parameters: `cpu` in units of 1/1024 vCPU; `environment`, the proxy's settings; `health_path`, `ALIVE` or `READY`.
+    Parameters: `cpu` in units of 1/1024 vCPU; `environment`, the proxy's settings; `secrets`, by variable, those
+    that ECS is to fetch when a task starts, as the execution role, which is allowed to;
+    `health_path`, `ALIVE` or `READY`.
     """
     task = ecs.FargateTaskDefinition(
         scope,
@@ -72,7 +76,7 @@ def make_task(
             operating_system_family=ecs.OperatingSystemFamily.LINUX,
         ),
     )
-    acknowledge(task, "AwsSolutions-ECS2", "The variables are settings; secrets are named by ARN and read by the proxy")
+    acknowledge(task, "AwsSolutions-ECS2", "The variables are settings; secrets are named by ARN")
     linux = ecs.LinuxParameters(scope, "Linux")
     linux.drop_capabilities(ecs.Capability.ALL)
     container = task.add_container(
@@ -84,6 +88,7 @@ def make_task(
         linux_parameters=linux,
         stop_timeout=STOP_TIMEOUT,
         environment=dict(environment),
+        secrets={name: ecs.Secret.from_secrets_manager(secret) for name, secret in secrets.items()},
         logging=ecs.LogDrivers.aws_logs(
             # Logs that CloudWatch does not take must not hold up queries.
             stream_prefix=CONTAINER,

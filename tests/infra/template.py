@@ -53,6 +53,11 @@ class Template:
         container = self.one("AWS::ECS::TaskDefinition")["ContainerDefinitions"][0]
         return {entry["Name"]: self.text(entry["Value"]) for entry in container["Environment"]}
 
+    def secrets(self) -> dict[str, str]:
+        """The proxy's variables that ECS fetches, and what from."""
+        container = self.one("AWS::ECS::TaskDefinition")["ContainerDefinitions"][0]
+        return {entry["Name"]: self.text(entry["ValueFrom"]) for entry in container.get("Secrets", ())}
+
 
 class Assembly:
     """All stacks of one configuration."""

@@ -158,6 +158,25 @@ def test_tls_needs_a_certificate(make: Make) -> None:
         make(certificate=None)
 
 
+OWNED: dict[str, tuple[object, str]] = {
+    "workers": (4, r"settings: workers: .*cpu=4096 makes 4 processes"),
+    "listen_port": (6432, r"settings: listen_port: .*connect to 5432"),
+    "http_port": (9000, r"settings: http_port: .*leave it out"),
+    "fleet_port": (6000, r"settings: fleet_port: .*leave it out"),
+    "listen_host": ("127.0.0.1", r"settings: listen_host: .*leave it out"),
+    "proxy_name": ("shop", r'settings: proxy_name: .*db_proxy_name="shop"'),
+    "cloudwatch_namespace": ("Shop", r"settings: cloudwatch_namespace: .*leave it out"),
+    "idle_client_timeout": (3600, r"settings: idle_client_timeout: .*idle_client_timeout=Duration.seconds\(3600\)"),
+}
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_a_setting_that_other_resources_follow_is_a_parameter_or_fixed(make: Make, name: str) -> None:
+    value, says = OWNED[name]
+    with pytest.raises(DeploymentError, match=says):
+        make(settings={name: value})
+
+
 def test_a_pool_larger_than_the_engines_share_is_refused(make: Make) -> None:
     with pytest.raises(
         DeploymentError, match=r"pool_size: 91 is more than 90, which is 90 % of 100 .*: lower pool_size"

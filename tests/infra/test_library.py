@@ -134,6 +134,15 @@ def test_any_setting_of_the_proxy_can_be_given(stack: cdk.Stack, vpc: ec2.Vpc, c
     assert environment["TIDEGATE_LOG_LEVEL"] == "warning"
 
 
+def test_who_gives_the_text_for_salts_needs_no_secret_for_it(
+    stack: cdk.Stack, vpc: ec2.Vpc, cluster: rds.DatabaseCluster
+) -> None:
+    tidegate(stack, vpc, cluster, settings={"scram_mock_secret": "the same as of another fleet"})
+    template = synthesised(stack)
+    assert template.environment()["TIDEGATE_SCRAM_MOCK_SECRET"] == "the same as of another fleet"
+    assert not template.secrets()
+
+
 def test_thresholds_are_parameters(stack: cdk.Stack, vpc: ec2.Vpc, cluster: rds.DatabaseCluster) -> None:
     proxy = tidegate(stack, vpc, cluster, db_proxy_name="shop")
     TidegateAlarms(stack, "Alarms", proxy=proxy, thresholds=Thresholds(borrow_latency_seconds=5, certificate_days=30))

@@ -61,9 +61,12 @@ def existing_key() -> str:
     return str(EXISTING["certificate_secret_key"])
 
 
-def test_ecs_fetches_the_image_and_writes_the_one_log_group(default: Assembly) -> None:
+def test_ecs_fetches_the_image_and_one_secret_and_writes_the_one_log_group(default: Assembly) -> None:
     actions = allowed(default["proxy"], "ExecutionRole")
-    assert {action.partition(":")[0] for action in actions} == {"logs", "ecr"}
+    assert {action.partition(":")[0] for action in actions} == {"logs", "ecr", "secretsmanager"}
+    (secret,) = default["proxy"].secrets().values()
+    assert actions["secretsmanager:GetSecretValue"] == {secret}
+    assert secret not in allowed(default["proxy"], "TaskRole")["secretsmanager:GetSecretValue"], "the proxy need not"
     assert all("Logs" in resource for resource in actions["logs:PutLogEvents"])
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from tests.infra.template import Assembly
+from tests.proxy.settings.test_cli import run
 
 from tidegate_infra.errors import DeploymentError
 from tidegate_infra.settings_environment import variables
 from tidegate_proxy.settings import Settings, load_settings
 
+FETCHED = "what Secrets Manager has made"
 
-def settings(assembly: Assembly) -> Settings:
-    """What the proxy makes of its variables, once CloudFormation has filled in what it knows."""
+
+def filled_in(assembly: Assembly) -> dict[str, str]:
+    """The container's variables, once CloudFormation and ECS have filled in what they know."""
     variables = assembly["proxy"].environment()
     filled = {
         name: re.sub(r"<[^<>]*(Endpoint\.?Port|EndpointPort)[^<>]*>", "5432", value)
@@ -27,7 +31,12 @@ def settings(assembly: Assembly) -> Settings:
         name: re.sub(r"<[^<>]*Role[^<>]*>", "arn:aws:iam::123456789012:role/made", value)
         for name, value in filled.items()
     }
-    return load_settings(None, filled)
+    return filled | dict.fromkeys(assembly["proxy"].secrets(), FETCHED)
+
+
+def settings(assembly: Assembly) -> Settings:
+    """What the proxy makes of its variables."""
+    return load_settings(None, filled_in(assembly))
 
 
 @pytest.mark.parametrize("name", ["default", "small", "existing", "isolated"])
@@ -85,6 +94,28 @@ def test_tasks_share_the_databases_connections(default: Assembly, existing: Asse
         assert (found.fleet, found.max_connections_percent) == (True, 90)
         # The port that the tasks' security group opens among themselves.
         assert found.fleet_port == 5433
+
+
+@pytest.mark.parametrize("name", ["default", "small", "existing", "isolated"])
+def test_all_tasks_show_an_unknown_user_the_same_salt(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    assembly: Assembly = request.getfixturevalue(name)
+    secret = settings(assembly).scram_mock_secret
+    assert secret is not None
+    assert secret.get_secret_value() == FETCHED
+    checked = run("check", cwd=tmp_path, variables=filled_in(assembly))
+    assert checked.returncode == 0, checked.stderr
+    assert "Warning" not in checked.stderr
+    assert "scram_mock_secret" not in checked.stderr
+    proxy = assembly["proxy"]
+    (source,) = proxy.secrets().values()
+    # The reference is to the whole text, not to a key of JSON in it.
+    (made,) = [
+        properties for name, properties in proxy.of_type("AWS::SecretsManager::Secret").items() if source == f"<{name}>"
+    ]
+    assert set(made["GenerateSecretString"]) == {"PasswordLength", "ExcludePunctuation"}
+    assert made["GenerateSecretString"]["PasswordLength"] >= 32
 
 
 def test_by_iam_the_fleet_logs_in_as_a_user_that_the_task_may_log_in_as(existing: Assembly) -> None:

@@ -214,6 +214,29 @@ def test_without_settings_it_says_what_is_missing(image: Image) -> None:
     assert "TIDEGATE_DATABASES__APP__HOST" in done.stderr
 
 
+VERIFIES_BY = """
+from tidegate_proxy.settings import load_settings
+from tidegate_proxy.tls import authorities_of, server_side_context
+import os, ssl
+database = load_settings(None, os.environ).databases["app"]
+context = server_side_context(database)
+assert (database.tls, context.verify_mode, context.check_hostname) == ("verify-full", ssl.CERT_REQUIRED, True)
+print(authorities_of(database), context.cert_store_stats()["x509_ca"])
+"""
+
+
+def test_rdss_authorities_are_in_it_and_are_what_a_server_of_rds_is_verified_by(image: Image) -> None:
+    python = str(Path(image.entrypoint[0]).parent / "python")
+    host = "shop.abc.eu-west-1.rds.amazonaws.com"
+    done = run(image, [python, "-c", VERIFIES_BY], TIDEGATE_DATABASES__APP__HOST=host)
+    assert done.returncode == 0, done.stderr
+    path, count = done.stdout.split()
+    assert Path(path).is_relative_to(image.final.root), "the image's own file, and not this tree's"
+    bundle = (ROOT / "proxy/tidegate_proxy/roots/rds.pem").read_bytes()
+    assert Path(path).read_bytes() == bundle
+    assert int(count) == bundle.count(b"BEGIN CERTIFICATE") > 0
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
