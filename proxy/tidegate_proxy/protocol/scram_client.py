@@ -10,8 +10,8 @@ import base64
 import hmac
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 
 from tidegate_proxy.errors import AuthenticationError, ServerProtocolError
 from tidegate_proxy.protocol.scram import (
@@ -27,7 +27,23 @@ from tidegate_proxy.protocol.scram import (
 _SERVER_FIRST = re.compile(
     r"r=(?P<nonce>[!-+\--~]+),s=(?P<salt>[A-Za-z0-9+/]+={0,2}),i=(?P<iterations>[1-9][0-9]{0,8})"
 )
-_known_keys = lru_cache(maxsize=1024)(keys_from)
+_MOST_KEPT = 1024
+_DIGEST_KEY = secrets.token_bytes(32)
+_kept: OrderedDict[bytes, ScramKeys] = OrderedDict()
+
+
+def _known_keys(password: str, salt: bytes, iterations: int) -> ScramKeys:
+    # Found again by a digest: the password itself would stay here when it has long been rotated.
+    what = b"%d:%d:%b%b" % (iterations, len(salt), salt, password.encode())
+    found_by = hmac.digest(_DIGEST_KEY, what, "sha256")
+    keys = _kept.get(found_by)
+    if keys is None:
+        keys = _kept[found_by] = keys_from(password, salt, iterations)
+        if len(_kept) > _MOST_KEPT:
+            _kept.popitem(last=False)
+    else:
+        _kept.move_to_end(found_by)
+    return keys
 
 
 def choose_mechanism(offered: Sequence[str], channel_binding: bytes | None) -> str:

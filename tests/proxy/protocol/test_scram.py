@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -391,6 +392,20 @@ def test_whatever_a_server_sends_it_is_our_own_error(first: bytes, final: bytes)
     client.response(b"r=" + own + b"x,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096")
     with pytest.raises(ServerProtocolError):
         client.verify(final)
+
+
+def test_what_is_kept_of_a_login_is_not_the_password() -> None:
+    password = "".join(["not ", "anybody ", "else's"])
+
+    def log_in() -> bytes:
+        client = ScramClientExchange(password, [SCRAM_SHA_256], None)
+        nonce = client.first()[1].decode().partition("r=")[2]
+        return client.response(f"r={nonce}more,s={base64.b64encode(SALT).decode()},i=4096".encode())
+
+    before = sys.getrefcount(password)
+    log_in()
+    # It would stay in memory when it has long been rotated.
+    assert sys.getrefcount(password) == before
 
 
 def test_a_password_that_is_no_unicode_is_refused_and_no_part_of_it_is_told() -> None:
