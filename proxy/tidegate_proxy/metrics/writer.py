@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
 
 logger = logging.getLogger(__name__)
+
+_one_thread = threading.Lock()
 
 
 class CloudWatchWriter:
@@ -59,14 +62,16 @@ def _faults_logged() -> Iterator[None]:
 
 def _write(text: str, turns: int | None) -> None:
     """Parameters: `turns`, a file which is locked by the worker whose turn it is."""
-    if turns is not None:
-        # What is longer than PIPE_BUF, 4 KB, would get mixed with what others write at the same time: pipe(7).
-        fcntl.lockf(turns, fcntl.LOCK_EX)
-    try:
-        # By no buffer, which would keep what cannot be written, and make a failure of the process's end.
-        rest = memoryview(text.encode())
-        while rest:
-            rest = rest[os.write(sys.stdout.fileno(), rest) :]
-    finally:
+    # What is longer than PIPE_BUF, 4 KB, would get mixed with what others write at the same time: pipe(7). The file's
+    # lock is a process's: it does not keep the last metrics from the thread that still writes those of a period.
+    with _one_thread:
         if turns is not None:
-            fcntl.lockf(turns, fcntl.LOCK_UN)
+            fcntl.lockf(turns, fcntl.LOCK_EX)
+        try:
+            # By no buffer, which would keep what cannot be written, and make a failure of the process's end.
+            rest = memoryview(text.encode())
+            while rest:
+                rest = rest[os.write(sys.stdout.fileno(), rest) :]
+        finally:
+            if turns is not None:
+                fcntl.lockf(turns, fcntl.LOCK_UN)
