@@ -205,7 +205,7 @@ class Cluster:
         if target is None:
             return False
         if not target.is_at(place):
-            return True
+            return target.was_left(place)
         return self._writer not in (None, place.endpoint) and target.role is not TargetRole.READ_ONLY
 
     def looked_since(self, endpoint: Endpoint, moment: float) -> bool:

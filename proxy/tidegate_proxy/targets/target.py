@@ -100,10 +100,14 @@ class Target:
         """Whether what was opened to `place` is still a connection to this target."""
         return place.endpoint == self.endpoint and place.epoch == self._epoch
 
+    def was_left(self, place: Place) -> bool:
+        """Whether what was opened to `place` leads to another server, or another life of it, than is behind the name
+        now. Nobody knows that of what was opened without a control connection, and so without an address."""
+        return place.address is not None and not self.is_at(place)
+
     def was_lost(self, place: Place) -> bool:
-        """Whether another server is found behind the name, and nothing had answered any more at the one that `place`
-        leads to."""
-        return place.epoch <= self._silent_epoch < self._epoch
+        """Whether that is so, and nothing had answered there any more."""
+        return self.was_left(place) and place.epoch <= self._silent_epoch
 
     def health(self, databases: Iterable[str]) -> TargetHealth:
         """How it is, for those who watch the proxy."""

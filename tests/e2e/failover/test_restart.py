@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from tests.e2e.failover.conftest import MakeProxy, Pair
+from tests.e2e.failover.conftest import NO_CONTROL, MakeProxy, Pair
 from tests.e2e.failover.slots import assert_all_slots_free
 from tests.e2e.failover.writers import Writers, check_books
 from tests.support.asyncclient import AsyncClient
@@ -64,3 +64,28 @@ def test_a_server_that_is_starting_up_is_waited_for(pair: Pair, proxy_for: MakeP
         asyncio.run(wait_for_it())
         assert "the database system is not accepting connections" in proxy.log
         assert_all_slots_free(proxy, Database(starting, "app", "app", pair.database.password), 4)
+
+
+@pytest.mark.timeout(300)
+def test_a_transaction_that_began_before_the_restarted_server_could_be_watched_goes_on(
+    lone_server: Database, proxy_for: MakeProxy
+) -> None:
+    """It is not one that was left behind on a server which another one has replaced."""
+    server = lone_server.server
+    proxy = proxy_for(lone_server, {}, left_writer_timeout=1)
+    with proxy.connect() as conn:
+        conn.execute("SELECT 1")
+        with server.connect(dbname=lone_server.name) as admin:
+            admin.execute(NO_CONTROL)
+        server.stop()
+        eventually(lambda: "UNREACHABLE" in proxy.log, what="the proxy's noticing")
+        server.start()
+        conn.execute("BEGIN")
+        conn.execute("INSERT INTO written VALUES ('begun', 1)")
+        seen = proxy.log.count("AVAILABLE, READ_WRITE")
+        with server.connect(dbname=lone_server.name) as admin:
+            admin.execute("DROP EVENT TRIGGER no_control")
+        eventually(lambda: proxy.log.count("AVAILABLE, READ_WRITE") > seen, timeout=60, what="its being watched")
+        conn.execute("SELECT pg_sleep(4)")
+        conn.execute("COMMIT")
+        assert conn.execute("SELECT count(*) FROM written").fetchone() == (1,)
