@@ -22,6 +22,7 @@ from tidegate_proxy.open_files import fit_to_open_files, hard_limit_of_open_file
 from tidegate_proxy.pgbouncer_command import import_pgbouncer
 from tidegate_proxy.settings import ConfigurationError, Settings, load_settings
 from tidegate_proxy.settings.errors import dotted, one_line
+from tidegate_proxy.shared_configuration import SharedConfiguration
 from tidegate_proxy.sizing import size
 from tidegate_proxy.tls import server_side_context
 from tidegate_proxy.workers import TOLD_BY_CONSOLE, Team, Workers, begin_worker, worker_settings
@@ -105,14 +106,13 @@ def worker(description: str, file: Path | None) -> None:
     """One of several processes that `serve` starts."""
     team = Team.parse(description)
 
-    def read() -> Settings:
-        return worker_settings(_load(file)[0], team)
-
     begin_worker(team.supervisor)
     try:
-        settings = read()
+        # Not the file, where something else may stand by now: all have the same.
+        _, configuration = SharedConfiguration(team.configuration).read()
+        settings = worker_settings(configuration, team)
         setup_logging(settings)
-        if _run(settings, read, team).siblings.ending:
+        if _run(settings, lambda: _load(file)[0], team).siblings.ending:
             sys.exit(TOLD_BY_CONSOLE)
     except ConfigurationError as error:
         raise _ConfigurationFailure(str(error)) from None

@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__, events
@@ -31,9 +31,9 @@ from tidegate_proxy.metrics.monitor import Monitor
 from tidegate_proxy.net.listen import BACKLOG, UnixListener, tcp_listeners
 from tidegate_proxy.net.transport import notice_silence
 from tidegate_proxy.proxy_pools import ProxyPools
-from tidegate_proxy.reload import apply_settings
+from tidegate_proxy.reload import Change
 from tidegate_proxy.settings import ConfigurationError, Settings
-from tidegate_proxy.settings.live import changed_settings, check_live
+from tidegate_proxy.settings.live import changed_settings
 from tidegate_proxy.siblings import Siblings
 from tidegate_proxy.targets.check import check_targets
 from tidegate_proxy.tls import ServerTLS
@@ -70,8 +70,8 @@ class Proxy(ProxyPools):
         super().__init__(settings, self.fleet.limit)
         self.siblings = Siblings(self, team)
         self._read_again = read_again
-        self._reloading = asyncio.Lock()
-        self.logins = ClientLogins(settings, ClientVerifiers(settings, self.credentials.secrets, self._auth_query))
+        self._changing = asyncio.Lock()
+        self.logins = ClientLogins(settings, ClientVerifiers(settings, self.credentials.secrets, self.auth_query))
         self.averages = Averages(self.counts)
         self.control = Control(self)
         self.monitor = Monitor(self)
@@ -163,36 +163,35 @@ class Proxy(ProxyPools):
 
         Clients stay. Returns: what has changed, in a sentence. Raises: ConfigurationError, then nothing has.
         """
-        async with self._reloading:
+        if self._read_again is None:
             self.certificates.reload()
-            if self._read_again is None:
-                return "there is no configuration file to read again"
-            changed = await self._take_over(await asyncio.to_thread(self._read_again))
-            self.control.changed.clear()
-            return f"reloaded: {', '.join(changed)} changed" if changed else "reloaded: nothing has changed"
+            return "there is no configuration file to read again"
+        changed = await self.siblings.reload(self._read_again)
+        return f"reloaded: {', '.join(changed)} changed" if changed else "reloaded: nothing has changed"
+
+    @contextlib.asynccontextmanager
+    async def preparing(self, settings: Settings) -> AsyncIterator[Change]:
+        """Other settings, in place of all that were before; nothing else changes any until this ends.
+
+        Raises: ConfigurationError when this proxy can't have them.
+        """
+        async with self._changing:
+            yield await Change.prepare(self, settings)
+
+    async def follow(self, change: Change) -> None:
+        """Take over what the configuration says, in place of what SET has said since it was read last."""
+        await change.apply()
+        self.certificates.reload()
+        self.control.changed.clear()
 
     async def change(self, name: str, text: str) -> None:
         """Change one setting until the configuration is read again. Parameters: `text`, as in an environment variable.
 
         Raises: ConfigurationError, then nothing has changed.
         """
-        async with self._reloading:
-            await self._take_over(changed_settings(self.settings, name, text))
-
-    async def _take_over(self, new: Settings) -> list[str]:
-        """Returns: the names of what has changed. Raises: ConfigurationError."""
-        old = self.settings
-        changed = check_live(old, new)
-        if changed:
-            self.credentials.follow(new)
-            # A thousand passwords take seconds to be hashed.
-            verifiers = await asyncio.to_thread(ClientVerifiers, new, self.credentials.secrets, self._auth_query)
-            self.settings = new
-            self.logins.follow(new, verifiers)
-            apply_settings(self, old, new)
-            if old.databases != new.databases or old.users != new.users:
-                await self.fleet.renew()
-        return changed
+        async with self._changing:
+            change = await Change.prepare(self, changed_settings(self.settings, name, text))
+            await change.apply()
 
     def _reload_on_signal(self) -> None:
         async def reload() -> None:

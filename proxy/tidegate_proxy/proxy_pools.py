@@ -49,7 +49,7 @@ class ProxyPools(abc.ABC):
         self.counts.call_slow(settings.log_slow_queries)
         self.targets = Targets(settings)
         self.sharing = Sharing(settings.max_connections_percent, settings.max_idle_connections_percent, target_limit)
-        self._server_contexts = ServerContexts()
+        self.server_contexts = ServerContexts()
         self._pools: dict[tuple[str, str], Pool] = {}
 
     @abc.abstractmethod
@@ -139,7 +139,7 @@ class ProxyPools(abc.ABC):
             credentials = self.credentials.of_pool(database, target, user, brought)
         return Connector(
             target,
-            tls=partial(self._server_contexts.of, target),
+            tls=partial(self.server_contexts.of, target),
             credentials=credentials,
             resolver=self.targets.resolver,
             timeout=self.settings.server_connect_timeout,
@@ -191,7 +191,7 @@ class ProxyPools(abc.ABC):
 
     # Users that are looked up
 
-    def _auth_query(self, database: str) -> AuthQuery | None:
+    def auth_query(self, database: str) -> AuthQuery | None:
         """How to look up users of a database that a client named; None where it has no `auth_user`."""
         name = database if database in self.settings.databases else "*"
         target = self.settings.databases.get(name)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tidegate_proxy.credentials.secret import Secret
+from tidegate_proxy.identity.verifiers import ClientVerifiers
 from tidegate_proxy.settings import DatabaseSettings, Settings
 from tidegate_proxy.settings.effective import pool_limits
+from tidegate_proxy.settings.live import check_live
 from tidegate_proxy.settings.sizes import DatabaseSizes
 from tidegate_proxy.targets.registry import access
 
@@ -15,6 +20,47 @@ if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
 
 logger = logging.getLogger(__name__)
+
+
+class Change:
+    """Other settings, of which nothing holds before they are applied.
+
+    Parameters: the `proxy`; `new`, the settings; `changed`, the names of what is new in them; `secrets` and
+    `verifiers`, what is made of them. Use `prepare`.
+    """
+
+    def __init__(
+        self, proxy: Proxy, new: Settings, changed: list[str], secrets: dict[str, Secret], verifiers: ClientVerifiers
+    ) -> None:
+        self.changed = changed
+        self._proxy = proxy
+        self._new = new
+        self._secrets = secrets
+        self._verifiers = verifiers
+
+    @classmethod
+    async def prepare(cls, proxy: Proxy, new: Settings) -> Change:
+        """Do all of it that may fail. Raises: ConfigurationError, when the proxy can't have these settings."""
+        changed = check_live(proxy.settings, new)
+        secrets = proxy.credentials.secrets_of(new)
+        # A thousand passwords take seconds to be hashed.
+        verifiers = await asyncio.to_thread(ClientVerifiers, new, secrets, proxy.auth_query)
+        for database in new.databases.values():
+            # What it has read of their authorities it keeps.
+            proxy.server_contexts.of(database)
+        return cls(proxy, new, changed, secrets, verifiers)
+
+    async def apply(self) -> None:
+        """From now on they hold."""
+        proxy, old = self._proxy, self._proxy.settings
+        if not self.changed:
+            return
+        proxy.credentials.follow(self._new, self._secrets)
+        proxy.settings = self._new
+        proxy.logins.follow(self._new, self._verifiers)
+        apply_settings(proxy, old, self._new)
+        if old.databases != self._new.databases or old.users != self._new.users:
+            await proxy.fleet.renew()
 
 
 def apply_settings(proxy: Proxy, old: Settings, new: Settings) -> None:
@@ -31,6 +77,8 @@ def apply_settings(proxy: Proxy, old: Settings, new: Settings) -> None:
     proxy.sharing.set_percent(new.max_connections_percent, new.max_idle_connections_percent)
     if old.databases != new.databases:
         proxy.forget_auth_users()
+    # Not only those of pools that clients have: a member of the fleet logs in, too.
+    proxy.credentials.forget(partial(_other_login, old, new))
     for pool in list(proxy.pools):
         _apply(proxy, pool, old, new)
     proxy.targets.keep_only(new.databases)
@@ -54,13 +102,20 @@ def _apply(proxy: Proxy, pool: Pool, old: Settings, new: Settings) -> None:
     pool.max_prepared = pool.limits.max_prepared_statements
     proxy.share(pool)
     moved = before is None or _place(before) != _place(after) or pool.limits.init_query != init_query
-    if moved or _own_login(old, pool.user) != _own_login(new, pool.user):
-        proxy.credentials.forget(pool.database, pool.user)
+    if moved or _other_login(old, new, pool.database, pool.user):
         pool.follow(
             proxy.connector(pool.database, after, pool.user), proxy.cluster(pool.database, after), access(after)
         )
     if moved:
         pool.renew()
+
+
+def _other_login(old: Settings, new: Settings, database: str, user: str) -> bool:
+    """Whether connections of this database and user lead elsewhere now, or are logged in otherwise."""
+    before, after = old.database(database), new.database(database)
+    if before is None or after is None:
+        return True
+    return _place(before) != _place(after) or _own_login(old, user) != _own_login(new, user)
 
 
 def _place(database: DatabaseSettings) -> dict[str, object]:

@@ -22,6 +22,10 @@ from tidegate_proxy.console import commands, together
 from tidegate_proxy.console.parse import Command
 from tidegate_proxy.console.table import Table
 from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.joint_reload import JointReload
+from tidegate_proxy.settings import Settings
+from tidegate_proxy.shared_configuration import SharedConfiguration
+from tidegate_proxy.worker_connection import GREETING, Message, connected
 
 if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
@@ -29,16 +33,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GREETING = b"\n"
 _GREETS_WITHIN = 3.0
 """Seconds: one that is alive does so with the next turn of its event loop."""
 _SHOWS_WITHIN = 5.0
 _LONGEST_REQUEST = 1 << 20
+_LONGEST_ANSWER = 1 << 30
+"""Bytes. Hundreds of thousands of clients, say."""
 
 _ONE_IS_ENOUGH = {"KILL_CLIENT": "42704", "PAUSE": "55000", "RESUME": "55000"}
 """Commands that have done what they should where one worker has done it, and the others say this."""
-
-_Answer = dict[str, Any]
 
 
 class Siblings:
@@ -48,6 +51,7 @@ class Siblings:
         self._proxy = proxy
         self._team = team
         self._server: asyncio.Server | None = None
+        self._configuration = SharedConfiguration(team.configuration) if team is not None else None
         # Whether this one knows what all were told.
         self._caught_up = not self.again
         # All are told to end, so that nobody else need tell them.
@@ -87,9 +91,17 @@ class Siblings:
 
         Parameters: `here`, what runs it in this one.
         """
-        if self._team is None:
+        if self._team is None or command.verb == "RELOAD":  # which asks the others itself
             await here()
-            return
+        elif command.verb == "SET":
+            # Before a reload or after it, in all of them.
+            async with self._leading():
+                await self._everywhere(command, here)
+        else:
+            await self._everywhere(command, here)
+
+    async def _everywhere(self, command: Command, here: Callable[[], Awaitable[None]]) -> None:
+        assert self._team is not None
         request = {"command": [command.verb, command.arguments, command.assigns]}
         if command.verb == "SHUTDOWN":
             # Who is about to end cannot tell others.
@@ -110,6 +122,26 @@ class Siblings:
             error.message = f"worker {index}: {error.message}"
             error.hint = f"Other workers have done it. {error.hint or ''}".strip()
         raise error
+
+    async def reload(self, read_again: Callable[[], Settings]) -> list[str]:
+        """Read the configuration, and take it over in all workers or in none.
+
+        Returns: the names of the settings that have changed. Raises: ConfigurationError, then none has.
+        """
+        if self._team is None:
+            async with self._proxy.preparing(await asyncio.to_thread(read_again)) as change:
+                await self._proxy.follow(change)
+            return change.changed
+        return await self._joint_reload().lead(read_again)
+
+    def _joint_reload(self) -> JointReload:
+        assert self._team is not None
+        assert self._configuration is not None
+        return JointReload(self._proxy, self._team, self._configuration)
+
+    def _leading(self) -> contextlib.AbstractAsyncContextManager[None]:
+        assert self._configuration is not None
+        return self._configuration.leading()
 
     async def show(self, word: str, own: Callable[[Proxy], Table]) -> tuple[Table, list[str]]:
         """One SHOW for all workers together, where that makes sense. Returns: its table, and what is missing in it."""
@@ -133,43 +165,50 @@ class Siblings:
         return dict(sorted((texts | {self._team.index: own.decode()}).items()))
 
     async def _ask_all(
-        self, request: _Answer, here: Callable[[], Awaitable[None]] | None = None, within: float | None = None
-    ) -> dict[int, _Answer]:
+        self, request: Message, here: Callable[[], Awaitable[None]] | None = None, within: float | None = None
+    ) -> dict[int, Message]:
         assert self._team is not None
         others = [index for index in range(len(self._team.addresses)) if index != self._team.index]
-        tasks: dict[int, Coroutine[Any, Any, _Answer]] = {index: self._ask(index, request, within) for index in others}
+        tasks: dict[int, Coroutine[Any, Any, Message]] = {index: self._ask(index, request, within) for index in others}
         if here is not None:
             tasks[self._team.index] = _answered(here())
         return dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
 
-    async def _ask(self, index: int, request: _Answer, within: float | None) -> _Answer:
+    async def _ask(self, index: int, request: Message, within: float | None) -> Message:
         assert self._team is not None
         try:
             async with asyncio.timeout(within):
-                text = await _request(self._team.addresses[index], json.dumps(request).encode())
-            answer: _Answer = json.loads(text)
+                address = self._team.addresses[index]
+                async with connected(address, greets_within=_GREETS_WITHIN, longest=_LONGEST_ANSWER) as connection:
+                    return await connection.ask(request)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
             logger.warning("worker %d does not answer: %s", index, str(error) or type(error).__name__)
             return {"error": _fields_of(_no_answer())}
-        return answer
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if not _is_sibling(writer.get_extra_info("socket")):
                 logger.warning("somebody else than a worker has tried to speak to this one")
                 return
-            writer.write(_GREETING)
+
+            async def tell(answer: Message) -> None:
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+
+            writer.write(GREETING)
             line = await reader.readline()
             # Empty from one that has given up, for example while this one was being started.
-            if line and (answer := await _while_there(reader, self._do(json.loads(line)))) is not None:
-                writer.write(json.dumps(answer).encode())
-                await writer.drain()
+            request = json.loads(line) if line else {}
+            if "prepare" in request:
+                await self._joint_reload().join(reader, tell, request["prepare"])
+            elif line and (answer := await _while_there(reader, self._do(request))) is not None:
+                await tell(answer)
         except (OSError, ValueError) as error:
             logger.debug("a request of another worker failed: %s", error)
         finally:
             writer.close()
 
-    async def _do(self, request: _Answer) -> _Answer:
+    async def _do(self, request: Message) -> Message:
         if "show" in request:
             return {"rows": together.part_of(request["show"], self._proxy)}
         if "metrics" in request:
@@ -192,6 +231,13 @@ class Siblings:
         self.ending = True
 
     async def _catch_up(self) -> None:
+        # Nothing of it changes meanwhile.
+        async with self._leading():
+            await self._joint_reload().catch_up()
+            await self._follow_others()
+        self._caught_up = True
+
+    async def _follow_others(self) -> None:
         answers = [answer for answer in (await self._ask_all({})).values() if "standing" in answer]
         # One that is being started, too, may not know it all. If there are only such, each may know something.
         for answer in next(([answer] for answer in answers if answer["caught_up"]), answers):
@@ -200,23 +246,6 @@ class Siblings:
                 logger.info("as the other workers: %s", command)
                 with contextlib.suppress(ProxyError):
                     await self._run(command)
-        self._caught_up = True
-
-
-async def _request(address: str, request: bytes) -> bytes:
-    """Raises: OSError, TimeoutError, IncompleteReadError."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.setblocking(False)
-        # The supervisor holds the address: this succeeds at once or not at all.
-        connection.connect(f"\0{address}")
-        reader, writer = await asyncio.open_unix_connection(sock=connection.dup())
-    try:
-        async with asyncio.timeout(_GREETS_WITHIN):
-            await reader.readexactly(len(_GREETING))
-        writer.write(request + b"\n")
-        return await reader.read()
-    finally:
-        writer.transport.abort()
 
 
 def _command_of(parts: list[Any]) -> Command:
@@ -224,7 +253,7 @@ def _command_of(parts: list[Any]) -> Command:
     return Command(verb, tuple(arguments), assigns)
 
 
-async def _answered(action: Awaitable[None]) -> _Answer:
+async def _answered(action: Awaitable[None]) -> Message:
     try:
         await action
     except ProxyError as error:
@@ -232,7 +261,7 @@ async def _answered(action: Awaitable[None]) -> _Answer:
     return {}
 
 
-async def _while_there(reader: asyncio.StreamReader, action: Coroutine[Any, Any, _Answer]) -> _Answer | None:
+async def _while_there(reader: asyncio.StreamReader, action: Coroutine[Any, Any, Message]) -> Message | None:
     """The answer; None if nobody waits for it any more. What was asked to happen stays, as with a console."""
     task = asyncio.ensure_future(action)
     gone = asyncio.ensure_future(reader.read(1))

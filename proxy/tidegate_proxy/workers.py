@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from tidegate_proxy.net.listen import tcp_listeners
 from tidegate_proxy.settings import ConfigurationError, Settings
+from tidegate_proxy.shared_configuration import SharedConfiguration
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Team:
     - `addresses`: where each of them takes those; in the abstract namespace.
     - `output`: the file descriptor of what one locks to write on the standard output.
     - `mock_secret`: the file descriptor of what to read as `scram_mock_secret` where none is configured.
+    - `configuration`: the file descriptor of the SharedConfiguration.
     - `again`: it takes the place of one that has died.
     """
 
@@ -57,6 +59,7 @@ class Team:
     addresses: tuple[str, ...]
     output: int
     mock_secret: int
+    configuration: int
     again: bool
 
     def __str__(self) -> str:
@@ -122,6 +125,7 @@ class Workers:
         # By salts that differ from worker to worker, clients could tell which users there are.
         self._mock_secret = os.memfd_create("mock secret")
         os.write(self._mock_secret, secrets.token_hex(32).encode())
+        self._configuration = SharedConfiguration.create(settings).descriptor
         self._file = file
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._started = [0.0] * settings.workers
@@ -154,8 +158,8 @@ class Workers:
                 worker.wait()
             for kept in (*self._reserved, *self._consoles):
                 kept.close()
-            os.close(self._output)
-            os.close(self._mock_secret)
+            for descriptor in (self._output, self._mock_secret, self._configuration):
+                os.close(descriptor)
         return self._status
 
     def _until_due(self) -> float:
@@ -177,13 +181,15 @@ class Workers:
                 self._addresses,
                 self._output,
                 self._mock_secret,
+                self._configuration,
                 again=index in self._again,
             )
             command = [sys.executable, "-m", "tidegate_proxy", "worker", str(team)]
             command += [str(self._file)] if self._file is not None else []
             # A group of its own: what a terminal sends to all would come twice.
             try:
-                worker = subprocess.Popen(command, process_group=0, pass_fds=[console, self._output, self._mock_secret])
+                inherited = [console, self._output, self._mock_secret, self._configuration]
+                worker = subprocess.Popen(command, process_group=0, pass_fds=inherited)
             except OSError as error:
                 # No memory or no process left: those that run must not end for that.
                 logger.error("worker %d cannot be started: %s; next try in %g s", index, error, self._put_off(index))
@@ -195,7 +201,9 @@ class Workers:
         if signum != signal.SIGHUP:
             self._stopping = True
             self._due.clear()
-        for worker in self._running.values():
+        # One reads the configuration again, and leads the others.
+        all_of_them = [self._running[index] for index in sorted(self._running)]
+        for worker in all_of_them[:1] if signum == signal.SIGHUP else all_of_them:
             worker.send_signal(signum)
 
     def _reap(self) -> None:

@@ -107,6 +107,7 @@ async def reload(proxy: Proxy, command: Command) -> None:
     try:
         logger.info("%s", await proxy.reload())
     except ConfigurationError as error:
+        logger.warning("the configuration is not reloaded, the one before stays in use: %s", error)
         raise ProxyError(
             f"RELOAD failed: {error}", sqlstate="F0000", hint="The configuration from before stays in use."
         ) from None

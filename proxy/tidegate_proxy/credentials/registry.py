@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from tidegate_proxy.credentials.aws import Aws
@@ -24,13 +25,17 @@ class ServerCredentials:
         # Kept for as long as a pool uses them.
         self._providers: WeakValueDictionary[tuple[str, str, bool], CredentialProvider] = WeakValueDictionary()
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._add_secrets(settings)
+        self.secrets |= self.secrets_of(settings)
 
-    def _add_secrets(self, settings: Settings) -> None:
+    def secrets_of(self, settings: Settings) -> dict[str, Secret]:
+        """Every secret that these settings name: those that there are, and new ones, which nobody reads yet."""
         names = [name for each in settings.databases.values() for name in (each.secret, each.auth_secret)]
-        for name in (*names, *(user.secret for user in settings.users.values())):
-            if name is not None and name not in self.secrets:
-                self.secrets[name] = Secret(name, self.aws, settings.secret_refresh)
+        names += [user.secret for user in settings.users.values()]
+        return {
+            name: self.secrets.get(name) or Secret(name, self.aws, settings.secret_refresh)
+            for name in dict.fromkeys(names)
+            if name is not None
+        }
 
     def start(self) -> None:
         """Begin to read the secrets, and read them again on schedule."""
@@ -38,15 +43,23 @@ class ServerCredentials:
             if name not in self._watchers:
                 self._watchers[name] = asyncio.create_task(secret.watch())
 
-    def follow(self, settings: Settings) -> None:
-        """Give what these settings say from now on. Secrets that are no longer named are still read."""
+    def follow(self, settings: Settings, secrets: dict[str, Secret]) -> None:
+        """Give what these settings say from now on. Secrets that are no longer named are still read.
+
+        Parameters: `secrets`, from `secrets_of`.
+        """
         self._settings = settings
-        self._add_secrets(settings)
+        self.secrets |= secrets
         self.start()
 
-    def forget(self, database: str, user: str) -> None:
-        """Whoever asks for this pool's credentials from now on gets those of the present settings."""
-        self._providers.pop((database, user, False), None)
+    def forget(self, changed: Callable[[str, str], bool]) -> None:
+        """Whoever asks for credentials from now on gets those of the present settings.
+
+        Parameters: `changed`, says for a database and a user, as clients name them, whether they are others now.
+        """
+        for database, user, looks_up in list(self._providers):
+            if changed(database, user):
+                self._providers.pop((database, user, looks_up), None)
 
     async def close(self) -> None:
         """Stop reading."""

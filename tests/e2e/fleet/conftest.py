@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,17 @@ def database(small_postgres: EmbeddedPostgres) -> Iterator[Database]:
 
 @pytest.fixture
 def start_member(tmp_path: Path, database: Database) -> Iterator[StartMember]:
-    """Start a proxy that is a member of the fleet; settings as keywords. All are stopped afterwards."""
+    """Start a proxy that is a member of the fleet; settings as keywords, `database_settings` are of its database.
+
+    All are stopped afterwards.
+    """
     started: list[ProxyProcess] = []
 
-    def start(**settings: Any) -> ProxyProcess:
+    def start(*, database_settings: Mapping[str, Any] | None = None, **settings: Any) -> ProxyProcess:
         folder = tmp_path / f"member{len(started)}"
         folder.mkdir()
         defaults = {"fleet": True, "max_connections_percent": PERCENT, "default_pool_size": 40, "log_level": "debug"}
-        member = ProxyProcess(folder, database, proxy_config(database, defaults | settings))
+        member = ProxyProcess(folder, database, proxy_config(database, defaults | settings, database_settings))
         started.append(member)
         member.wait_until_listening()
         return member

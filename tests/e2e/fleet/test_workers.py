@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -15,6 +18,7 @@ from tests.e2e.fleet.conftest import BUDGET, StartClients, StartMember
 from tests.proxy.identity.test_auth_query import salt_of
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
+from tests.support.relay import Relay
 
 _WORKER = re.compile(r"worker (\d+) is process (\d+)")
 TIMEOUT = 60.0
@@ -82,14 +86,6 @@ def test_workers_do_not_outlive_their_parent(start_member: StartMember) -> None:
     eventually(lambda: not any(is_alive(pid) for pid in workers.values()), timeout=TIMEOUT)
 
 
-def test_sighup_reaches_all_of_them(start_member: StartMember) -> None:
-    proxy = start_member(fleet=False, workers=2)
-    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
-    proxy.config.write_text(proxy.config.read_text().replace("default_pool_size = 40", "default_pool_size = 30"))
-    proxy.process.send_signal(signal.SIGHUP)
-    eventually(lambda: proxy.log.count("reloaded: default_pool_size changed") == 2, timeout=TIMEOUT)
-
-
 def test_what_no_worker_can_use_ends_them_all(database: Database, start_member: StartMember) -> None:
     first = start_member(fleet=False)
     with pytest.raises(AssertionError, match="is in use by another program"):
@@ -114,34 +110,33 @@ def replaced(proxy: ProxyProcess, index: int, before: int) -> bool:
     return workers_of(proxy)[index] != before
 
 
-@pytest.mark.parametrize("fault", ["configuration", "database"])
-def test_a_worker_that_cannot_come_back_yet_does_not_end_the_others(
-    database: Database, start_member: StartMember, fault: str
-) -> None:
-    proxy = start_member(fleet=False, workers=2)
-    proxy.allowed_in_log.append(" ERROR tidegate_proxy.workers")
-    eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
-    good = proxy.config.read_text()
-    before = workers_of(proxy)
-    if fault == "configuration":
-        spoilt = "this is no TOML"
-    else:
-        # Where nothing listens, as far as a new process can see: the old ones have not read it.
-        spoilt = re.sub(rf"(?m)^port = {database.server.port}$", "port = 1", good)
-        assert spoilt != good
-    proxy.config.write_text(spoilt)
-    os.kill(before[1], signal.SIGKILL)
-    if fault == "configuration":
-        eventually(lambda: proxy.log.count("worker 1 (process ended by status 2)") >= 2, timeout=TIMEOUT)
-    else:
-        eventually(lambda: listening(proxy) == 3, timeout=TIMEOUT)
-    assert proxy.process.poll() is None
-    assert is_alive(before[0])
-    proxy.config.write_text(good)
-    if fault == "configuration":
+def test_a_worker_that_cannot_come_back_yet_does_not_end_the_others(start_member: StartMember) -> None:
+    with tempfile.TemporaryDirectory() as parent:
+        # It is the first one's, and has to be there.
+        folder = Path(parent) / "sockets"
+        folder.mkdir()
+        proxy = start_member(fleet=False, workers=2, unix_socket_dir=str(folder))
+        proxy.allowed_in_log.append(" ERROR tidegate_proxy.workers")
+        eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+        before = workers_of(proxy)
+        shutil.rmtree(folder)
+        os.kill(before[0], signal.SIGKILL)
+        eventually(lambda: proxy.log.count("worker 0 (process ended by status 2)") >= 2, timeout=TIMEOUT)
+        assert is_alive(before[1])
+        folder.mkdir()
         eventually(lambda: listening(proxy) == 3, timeout=TIMEOUT)
         with proxy.connect() as conn:
             assert conn.execute("SELECT 1").fetchone() == (1,)
+        proxy.stop()
+
+
+def test_a_worker_comes_back_while_the_database_is_away(database: Database, start_member: StartMember) -> None:
+    with Relay(database.server.host, database.server.port) as relay:
+        proxy = start_member(fleet=False, workers=2, database_settings={"port": relay.port})
+        proxy.allowed_in_log.append(" ERROR tidegate_proxy.workers")
+        eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+    os.kill(workers_of(proxy)[1], signal.SIGKILL)
+    eventually(lambda: listening(proxy) == 3, timeout=TIMEOUT)
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again(start_member: StartMember) -> None:
