@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
@@ -25,10 +25,7 @@ from tidegate_proxy.settings.errors import dotted, one_line
 from tidegate_proxy.shared_configuration import SharedConfiguration
 from tidegate_proxy.sizing import size
 from tidegate_proxy.tls import server_side_context
-from tidegate_proxy.workers import TOLD_BY_CONSOLE, Team, Workers, begin_worker, worker_settings
-
-if TYPE_CHECKING:
-    from tidegate_proxy.proxy import Proxy
+from tidegate_proxy.workers import Team, Workers, begin_worker, worker_settings
 
 DATABASES_SHOWN = 10
 
@@ -112,8 +109,7 @@ def worker(description: str, file: Path | None) -> None:
         _, configuration = SharedConfiguration(team.configuration).read()
         settings = worker_settings(configuration, team)
         setup_logging(settings)
-        if _run(settings, lambda: _load(file)[0], team).siblings.ending:
-            sys.exit(TOLD_BY_CONSOLE)
+        _run(settings, lambda: _load(file)[0], team)
     except ConfigurationError as error:
         raise _ConfigurationFailure(str(error)) from None
 
@@ -196,22 +192,20 @@ def _load(file: Path | None) -> tuple[Settings, list[str]]:
     return settings, warnings
 
 
-def _run(settings: Settings, read_again: Callable[[], Settings], team: Team | None = None) -> Proxy:
+def _run(settings: Settings, read_again: Callable[[], Settings], team: Team | None = None) -> None:
     # Here and not above, so that --help and check need none of it.
     _need_core()
     import uvloop
 
     from tidegate_proxy.proxy import Proxy
 
-    async def run() -> Proxy:
-        proxy = Proxy(settings, read_again, team)
-        await proxy.serve()
+    async def run() -> None:
+        await Proxy(settings, read_again, team).serve()
         # All is done: one more signal must not make a failure of it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-        return proxy
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
+        runner.run(run())
 
 
 def describe(settings: Settings) -> list[str]:

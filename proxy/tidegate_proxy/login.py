@@ -151,7 +151,7 @@ async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout
         _start_console(proxy, stream, packet)
         return
     proxy.control.admit(packet.database)
-    proxy.refuse_if_full(packet.database, packet.user)
+    proxy.take_place(packet.database, packet.user)
     pool = proxy.pool(packet.database, packet.user)
     if shown is not None:
         proxy.credentials.learn(packet.database, packet.user, shown)

@@ -9,7 +9,6 @@ import hmac
 import logging
 import signal
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.errors import LimitError
 from tidegate_proxy.fleet.fleet import Fleet
 from tidegate_proxy.fleet.name import process_id
+from tidegate_proxy.headcount import Place, of_database, of_source, of_user
 from tidegate_proxy.identity.client_login import ClientLogins
 from tidegate_proxy.identity.login_limits import source_of
 from tidegate_proxy.identity.verifiers import ClientVerifiers
@@ -33,6 +33,7 @@ from tidegate_proxy.net.transport import notice_silence
 from tidegate_proxy.proxy_pools import ProxyPools
 from tidegate_proxy.reload import Change
 from tidegate_proxy.settings import ConfigurationError, Settings
+from tidegate_proxy.settings.effective import shared_limits
 from tidegate_proxy.settings.live import changed_settings
 from tidegate_proxy.siblings import Siblings
 from tidegate_proxy.targets.check import check_targets
@@ -79,10 +80,10 @@ class Proxy(ProxyPools):
         self._clients: dict[int, ClientConnection] = {}
         # Clients that are closed but have not taken all of what was sent, and since when.
         self._leaving: dict[ClientConnection, float] = {}
-        # Logins under way, and logged-in clients by their number, each with the address that it came from.
-        self._logins: dict[asyncio.Task[None], str] = {}
-        self._source_of: dict[int, str] = {}
-        self._from: Counter[str] = Counter()
+        self._headcount = self.siblings.headcount()
+        # Of logins under way, and of logged-in clients by their number.
+        self._logins: dict[asyncio.Task[None], Place] = {}
+        self._places: dict[int, Place] = {}
         self._idle_clients = IdleClients(self._clients.values, self.pool_of)
         self._reload: asyncio.Task[None] | None = None
         self.consoles: set[Console] = set()
@@ -116,7 +117,8 @@ class Proxy(ProxyPools):
         self.credentials.start()
         await self.monitor.start()
         await self.siblings.start()
-        self.listen()
+        if not self._draining.is_set() and self._shutdown is None:
+            self.listen()
         self._watch_targets()
         await self.fleet.start()
         sweeper = loop.create_task(self._sweep())
@@ -344,6 +346,7 @@ class Proxy(ProxyPools):
                 client.shut_down()
         now = asyncio.get_running_loop().time()
         self.sharing.close_idle(now, (self.settings.server_idle_timeout or _IDLE) / 2)
+        self.siblings.end_if_told()
         self._idle_clients.sweep(now, self.settings.client_lifetime)
         self._forget_the_deaf(now)
         self.averages.tick(self.settings.stats_period)
@@ -379,23 +382,22 @@ class Proxy(ProxyPools):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 notice_silence(connection, self.settings.client_tcp_user_timeout)
                 source = source_of(str(address[0]))
+            place = Place(self._headcount, source)
             surplus, refusal = self._surplus(source)
-            if surplus >= _REFUSALS_AT_ONCE:
+            if surplus > _REFUSALS_AT_ONCE:
+                place.leave()
                 connection.close()
                 continue
-            task = loop.create_task(self._log_in(connection, source, refusal if surplus >= 0 else None))
-            self._logins[task] = source
-            self._from[source] += 1
+            task = loop.create_task(self._log_in(connection, source, refusal if surplus > 0 else None))
+            self._logins[task] = place
             task.add_done_callback(self._login_ended)
 
     def _surplus(self, source: str) -> tuple[int, LimitError]:
-        """By how many one more client from there is above a limit, and what it is told then."""
-        most, most_per_source = self.settings.max_client_conn, self.settings.max_client_conn_per_source
-        if source and 0 < most_per_source <= self._from[source]:
-            return self._from[source] - most_per_source, LimitError.of(
-                f"address {source}", "max_client_conn_per_source"
-            )
-        return len(self._clients) + len(self._logins) - most, LimitError()
+        """By how many the clients are above a limit, the one from there included, and what it is told then."""
+        most = self.settings.max_client_conn_per_source
+        if source and most and (count := self._headcount.of(of_source(source))) > most:
+            return count - most, LimitError.of(of_source(source), "max_client_conn_per_source")
+        return self._headcount.total - self.settings.max_client_conn, LimitError()
 
     async def _log_in(self, connection: socket.socket, source: str, refusal: LimitError | None) -> None:
         try:
@@ -407,14 +409,9 @@ class Proxy(ProxyPools):
             self._login_ended(task)
 
     def _login_ended(self, task: asyncio.Task[None]) -> None:
-        source = self._logins.pop(task, None)
-        if source is not None:
-            self._gone_from(source)
-
-    def _gone_from(self, source: str) -> None:
-        self._from[source] -= 1
-        if not self._from[source]:
-            del self._from[source]
+        place = self._logins.pop(task, None)
+        if place is not None:
+            place.leave()
 
     def _accept_again(self, listener: socket.socket) -> None:
         if listener in self._listeners:
@@ -434,6 +431,22 @@ class Proxy(ProxyPools):
             if pid not in self._clients:
                 return pid, key
 
+    def take_place(self, database: str, user: str) -> None:
+        """Count the client that is logging in for this database and user, called by its login's task.
+
+        Raises: LimitError when one of them has as many as it may.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._logins[task].belongs_to(database, user)
+        shared = shared_limits(self.settings, database, user)
+        for most, setting, whose in (
+            (shared.max_db_client_connections, "max_db_client_connections", of_database(database)),
+            (shared.max_user_client_connections, "max_user_client_connections", of_user(user)),
+        ):
+            if most and self._headcount.of(whose) > most:
+                raise LimitError.of(whose, setting)
+
     def add_client(self, client: ClientConnection) -> None:
         """A client has logged in; called by its login's task."""
         self._empty.clear()
@@ -442,8 +455,8 @@ class Proxy(ProxyPools):
         self.counts.accepted += 1
         # It counts once: the next client may come before the task is seen to be done.
         task = asyncio.current_task()
-        if task is not None and (source := self._logins.pop(task, None)) is not None:
-            self._source_of[client.pid] = source
+        if task is not None and (place := self._logins.pop(task, None)) is not None:
+            self._places[client.pid] = place
 
     def _client_lost(self, client: ClientConnection) -> None:
         if self._clients.pop(client.pid, None) is not None:
@@ -459,8 +472,8 @@ class Proxy(ProxyPools):
                     extra=events.of_client("disconnected", pool, client, seconds=age),
                 )
             self.pool_of(client).clients -= 1
-            if (source := self._source_of.pop(client.pid, None)) is not None:
-                self._gone_from(source)
+            if (place := self._places.pop(client.pid, None)) is not None:
+                place.leave()
         self._leaving.pop(client, None)
         if not self._clients:
             self._empty.set()

@@ -13,7 +13,7 @@ from tidegate_proxy.core.client import ClientConnection
 from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.credentials.provider import CredentialProvider
 from tidegate_proxy.credentials.registry import ServerCredentials
-from tidegate_proxy.errors import ClientProtocolError, LimitError
+from tidegate_proxy.errors import ClientProtocolError
 from tidegate_proxy.identity.auth_query import AuthQuery
 from tidegate_proxy.metrics.counts import Counts, PoolCounts
 from tidegate_proxy.net.connector import Connector
@@ -84,18 +84,6 @@ class ProxyPools(abc.ABC):
             self.share(pool)
             self.control.pool_made(pool)
         return pool
-
-    def refuse_if_full(self, database: str, user: str) -> None:
-        """Raises: LimitError when this database or user has as many clients as it may."""
-        shared = shared_limits(self.settings, database, user)
-        for most, setting, mine in (
-            (shared.max_db_client_connections, "max_db_client_connections", True),
-            (shared.max_user_client_connections, "max_user_client_connections", False),
-        ):
-            if most and most <= sum(
-                pool.clients for pool in self.pools if (pool.database == database if mine else pool.user == user)
-            ):
-                raise LimitError.of(f'database "{database}"' if mine else f'user "{user}"', setting)
 
     # What a pool is made of
 

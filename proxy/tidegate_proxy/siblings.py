@@ -22,9 +22,11 @@ from tidegate_proxy.console import commands, together
 from tidegate_proxy.console.parse import Command
 from tidegate_proxy.console.table import Table
 from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.headcount import Headcount
 from tidegate_proxy.joint_reload import JointReload
 from tidegate_proxy.settings import Settings
 from tidegate_proxy.shared_configuration import SharedConfiguration
+from tidegate_proxy.shared_memory import SharedMemory
 from tidegate_proxy.worker_connection import GREETING, Message, connected
 
 if TYPE_CHECKING:
@@ -54,8 +56,9 @@ class Siblings:
         self._configuration = SharedConfiguration(team.configuration) if team is not None else None
         # Whether this one knows what all were told.
         self._caught_up = not self.again
-        # All are told to end, so that nobody else need tell them.
-        self.ending = False
+        self._memory = SharedMemory(team.memory, len(team.addresses)) if team is not None else None
+        # How often all were told to end, as far as this one has done so.
+        self._told_to_end = 0
 
     @property
     def alone(self) -> bool:
@@ -78,6 +81,7 @@ class Siblings:
             return
         listener = socket.socket(fileno=self._team.listener)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_LONGEST_REQUEST)
+        self.end_if_told()
         if self.again:
             await self._catch_up()
 
@@ -91,7 +95,7 @@ class Siblings:
 
         Parameters: `here`, what runs it in this one.
         """
-        if self._team is None or command.verb == "RELOAD":  # which asks the others itself
+        if self._team is None or command.verb in ("RELOAD", "SHUTDOWN"):  # which tell the others themselves
             await here()
         elif command.verb == "SET":
             # Before a reload or after it, in all of them.
@@ -102,14 +106,7 @@ class Siblings:
 
     async def _everywhere(self, command: Command, here: Callable[[], Awaitable[None]]) -> None:
         assert self._team is not None
-        request = {"command": [command.verb, command.arguments, command.assigns]}
-        if command.verb == "SHUTDOWN":
-            # Who is about to end cannot tell others.
-            answers = await self._ask_all(request)
-            await self._end(here)
-            answers[self._team.index] = {}
-        else:
-            answers = await self._ask_all(request, here)
+        answers = await self._ask_all({"command": [command.verb, command.arguments, command.assigns]}, here)
         failures = {index: answer["error"] for index, answer in sorted(answers.items()) if "error" in answer}
         enough = _ONE_IS_ENOUGH.get(command.verb)
         if len(failures) < len(answers):
@@ -122,6 +119,31 @@ class Siblings:
             error.message = f"worker {index}: {error.message}"
             error.hint = f"Other workers have done it. {error.hint or ''}".strip()
         raise error
+
+    async def shut_down(self, how: str) -> None:
+        """End in all workers. Parameters: `how`, one of `shared_memory.SHUTDOWNS`."""
+        if self._memory is None:
+            _end(self._proxy, how)
+            return
+        self._memory.tell_to_end(how)
+        # Who does not answer finds it told when it can.
+        await self._ask_all({"end": True})
+        self.end_if_told()
+
+    def end_if_told(self) -> None:
+        """Do what all were told with SHUTDOWN, also before this one was started. Called every second or so."""
+        if self._memory is None:
+            return
+        count, how = self._memory.shutdown
+        if count > self._told_to_end:
+            self._told_to_end = count
+            _end(self._proxy, how)
+
+    def headcount(self) -> Headcount:
+        """The clients of all workers."""
+        if self._memory is None or self._team is None:
+            return Headcount()
+        return self._memory.headcount(self._team.index)
 
     async def reload(self, read_again: Callable[[], Settings]) -> list[str]:
         """Read the configuration, and take it over in all workers or in none.
@@ -213,6 +235,9 @@ class Siblings:
             return {"rows": together.part_of(request["show"], self._proxy)}
         if "metrics" in request:
             return {"text": self._proxy.monitor.metrics().decode()}
+        if "end" in request:
+            self.end_if_told()
+            return {}
         if "command" not in request:
             standing = [[each.verb, each.arguments, each.assigns] for each in self._proxy.control.standing()]
             return {"standing": standing, "caught_up": self._caught_up}
@@ -221,14 +246,7 @@ class Siblings:
         return await _answered(self._run(command))
 
     async def _run(self, command: Command) -> None:
-        async def here() -> None:
-            await commands.COMMANDS[command.verb](self._proxy, command)
-
-        await (self._end(here) if command.verb == "SHUTDOWN" else here())
-
-    async def _end(self, here: Callable[[], Awaitable[None]]) -> None:
-        await here()
-        self.ending = True
+        await commands.COMMANDS[command.verb](self._proxy, command)
 
     async def _catch_up(self) -> None:
         # Nothing of it changes meanwhile.
@@ -246,6 +264,15 @@ class Siblings:
                 logger.info("as the other workers: %s", command)
                 with contextlib.suppress(ProxyError):
                     await self._run(command)
+
+
+def _end(proxy: Proxy, how: str) -> None:
+    if how == "WAIT_FOR_CLIENTS":
+        proxy.stop_after_last_client()
+        return
+    proxy.stop(0)
+    if not how:
+        proxy.stop(0)
 
 
 def _command_of(parts: list[Any]) -> Command:

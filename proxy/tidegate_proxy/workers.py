@@ -20,14 +20,12 @@ from pydantic import SecretStr
 from tidegate_proxy.net.listen import tcp_listeners
 from tidegate_proxy.settings import ConfigurationError, Settings
 from tidegate_proxy.shared_configuration import SharedConfiguration
+from tidegate_proxy.shared_memory import SharedMemory
 
 logger = logging.getLogger(__name__)
 
 CONFIGURATION_FAILURE = 2
 """Exit status of a worker that can't use the configuration."""
-
-TOLD_BY_CONSOLE = 3
-"""Exit status of a worker after SHUTDOWN, which it has told the others, too."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _LONG = 3600.0
@@ -47,7 +45,7 @@ class Team:
     - `addresses`: where each of them takes those; in the abstract namespace.
     - `output`: the file descriptor of what one locks to write on the standard output.
     - `mock_secret`: the file descriptor of what to read as `scram_mock_secret` where none is configured.
-    - `configuration`: the file descriptor of the SharedConfiguration.
+    - `configuration`, `memory`: the file descriptors of the SharedConfiguration and the SharedMemory.
     - `again`: it takes the place of one that has died.
     """
 
@@ -60,6 +58,7 @@ class Team:
     output: int
     mock_secret: int
     configuration: int
+    memory: int
     again: bool
 
     def __str__(self) -> str:
@@ -126,6 +125,7 @@ class Workers:
         self._mock_secret = os.memfd_create("mock secret")
         os.write(self._mock_secret, secrets.token_hex(32).encode())
         self._configuration = SharedConfiguration.create(settings).descriptor
+        self._memory = SharedMemory.create(settings.workers, settings.max_client_conn)
         self._file = file
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._started = [0.0] * settings.workers
@@ -158,7 +158,7 @@ class Workers:
                 worker.wait()
             for kept in (*self._reserved, *self._consoles):
                 kept.close()
-            for descriptor in (self._output, self._mock_secret, self._configuration):
+            for descriptor in (self._output, self._mock_secret, self._configuration, self._memory.descriptor):
                 os.close(descriptor)
         return self._status
 
@@ -167,6 +167,8 @@ class Workers:
         return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else _LONG
 
     def _start_due(self) -> None:
+        if self._told_to_end:
+            self._stop()
         now = time.monotonic()
         for index in [index for index, due in self._due.items() if due <= now]:
             del self._due[index]
@@ -182,13 +184,14 @@ class Workers:
                 self._output,
                 self._mock_secret,
                 self._configuration,
+                self._memory.descriptor,
                 again=index in self._again,
             )
             command = [sys.executable, "-m", "tidegate_proxy", "worker", str(team)]
             command += [str(self._file)] if self._file is not None else []
             # A group of its own: what a terminal sends to all would come twice.
             try:
-                inherited = [console, self._output, self._mock_secret, self._configuration]
+                inherited = [console, self._output, self._mock_secret, self._configuration, self._memory.descriptor]
                 worker = subprocess.Popen(command, process_group=0, pass_fds=inherited)
             except OSError as error:
                 # No memory or no process left: those that run must not end for that.
@@ -199,8 +202,7 @@ class Workers:
 
     def _pass_on(self, signum: signal.Signals) -> None:
         if signum != signal.SIGHUP:
-            self._stopping = True
-            self._due.clear()
+            self._stop()
         # One reads the configuration again, and leads the others.
         all_of_them = [self._running[index] for index in sorted(self._running)]
         for worker in all_of_them[:1] if signum == signal.SIGHUP else all_of_them:
@@ -212,11 +214,11 @@ class Workers:
             if status is None:
                 continue
             del self._running[index]
-            if status == TOLD_BY_CONSOLE:
-                # All are told, and end each at its time.
-                self._stopping = True
-                self._due.clear()
-            elif self._stopping:
+            self._memory.forget(index)
+            if self._told_to_end:
+                # By a console. All know it, also those that are being started, and end each at its time.
+                self._stop()
+            if self._stopping:
                 self._status = self._status or (1 if status else 0)
             elif status == 0 or (status == CONFIGURATION_FAILURE and index not in self._again):
                 # Somebody has told this one; or it is the beginning, and the others will not fare better.
@@ -225,6 +227,16 @@ class Workers:
             else:
                 # Also for a configuration that has been spoilt since: the others serve as it was.
                 self._start_again(index, status)
+
+    @property
+    def _told_to_end(self) -> bool:
+        count, _ = self._memory.shutdown
+        return count > 0
+
+    def _stop(self) -> None:
+        """Start none again."""
+        self._stopping = True
+        self._due.clear()
 
     def _start_again(self, index: int, status: int) -> None:
         if time.monotonic() - self._started[index] >= _LIVED_WELL:

@@ -11,6 +11,7 @@ from tidegate_proxy.console.parse import HINT, Command
 from tidegate_proxy.errors import ClientProtocolError, ProxyError
 from tidegate_proxy.metrics.counts import CONSOLE
 from tidegate_proxy.settings.errors import ConfigurationError, nearest
+from tidegate_proxy.shared_memory import SHUTDOWNS
 
 if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
@@ -135,14 +136,9 @@ async def suspend(proxy: Proxy, command: Command) -> None:
 async def shutdown(proxy: Proxy, command: Command) -> None:
     """SHUTDOWN [WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]."""
     how = " ".join(command.arguments).upper()
-    if how not in ("", "WAIT_FOR_SERVERS", "WAIT_FOR_CLIENTS"):
+    if how not in SHUTDOWNS:
         raise _syntax_error(command, "SHUTDOWN, SHUTDOWN WAIT_FOR_SERVERS or SHUTDOWN WAIT_FOR_CLIENTS")
-    if how == "WAIT_FOR_CLIENTS":
-        proxy.stop_after_last_client()
-        return
-    proxy.stop(0)
-    if not how:
-        proxy.stop(0)
+    await proxy.siblings.shut_down(how)
 
 
 COMMANDS: dict[str, Callable[[Proxy, Command], Awaitable[None]]] = {

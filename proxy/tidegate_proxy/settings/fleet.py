@@ -28,8 +28,10 @@ class FleetSettings(Model, frozen=True):
 
     workers: Annotated[int, Field(strict=True, ge=1, le=256)] = 1
     """How many processes to run behind `listen_port`, one for each vCPU. The kernel spreads clients over them; each is
-    a member of the fleet, also where `fleet` is off. One that dies is started again. Limits of clients are each
-    process's own; the admin console and `http_port` are of all of them; the Unix socket is the first one's."""
+    a member of the fleet, also where `fleet` is off. One that dies is started again. Limits of clients
+    (`max_client_conn` and those per address, database and user), the admin console and `http_port` are of all of them
+    together; `max_waiting_clients` and `failed_logins_per_minute` are each process's own; the Unix socket is the first
+    one's."""
 
     advertise_address: Annotated[str, AfterValidator(_ip_address)] | None = None
     """IP address at which other members of the fleet can reach this one, to pass on the CancelRequests that a load

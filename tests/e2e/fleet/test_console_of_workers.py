@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from tests.e2e.fleet.conftest import StartMember
@@ -223,3 +224,33 @@ def test_a_worker_that_does_not_answer_is_named(database: Database, start_member
                 os.kill(workers[1], signal.SIGCONT)
             console.execute("SET query_timeout = 78")
             assert everywhere(lambda: setting(proxy, "query_timeout")) == {"78"}
+
+
+@pytest.mark.parametrize("how", ["", " WAIT_FOR_SERVERS", " WAIT_FOR_CLIENTS"])
+def test_a_shutdown_concerns_a_worker_that_is_being_started(
+    database: Database, start_member: StartMember, how: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        proxy = start_member(fleet=False, workers=2, admin_users=[database.user], unix_socket_dir=folder)
+        proxy.allowed_in_log.append(" ERROR tidegate_proxy.workers")
+        eventually(lambda: listening(proxy) == 2, timeout=TIMEOUT)
+        before = workers_of(proxy)[1]
+        with psycopg.connect(
+            **proxy.parameters | {"host": folder, "dbname": "pgbouncer"},
+            autocommit=True,
+            cursor_factory=psycopg.ClientCursor,
+        ) as console:
+            os.kill(before, signal.SIGKILL)
+            eventually(lambda: workers_of(proxy)[1] != before, timeout=TIMEOUT)
+            second = workers_of(proxy)[1]
+            # It hears of nothing before the other one has ended.
+            os.kill(second, signal.SIGSTOP)
+            with contextlib.suppress(psycopg.errors.AdminShutdown):
+                console.execute(f"SHUTDOWN{how}")
+        eventually(lambda: not is_running(workers_of(proxy)[0]), timeout=TIMEOUT)
+        os.kill(second, signal.SIGCONT)
+        assert proxy.process.wait(TIMEOUT) == 0
+
+
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
