@@ -25,8 +25,8 @@ DATABASE = CONSOLE
 """The console's database; the name that tools made for PgBouncer connect to."""
 
 MAX_COMMAND = 1 << 16
-MAX_REQUESTS = 1000
-"""Commands that may wait while one is at work."""
+MAX_REQUESTS = 64
+"""Commands that are read while one is at work. More are left to the kernel's buffers, and so to the client."""
 
 PARAMETERS = {
     b"server_version": f"{__version__}/tidegate".encode(),
@@ -89,6 +89,10 @@ class Console(asyncio.Protocol):
         self._buffer = bytearray()
         self._requests: deque[str | _Extended] = deque()
         self._skipping = False
+        self._reads = True
+        # Unless the client takes less than it is sent.
+        self._takes = asyncio.Event()
+        self._takes.set()
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,16 +109,39 @@ class Console(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
         self._buffer += data
-        while len(self._buffer) >= 5 and not self.transport.is_closing():
+        self._parse()
+
+    def pause_writing(self) -> None:
+        """Called by the transport."""
+        self._takes.clear()
+        self._read_or_wait()
+
+    def resume_writing(self) -> None:
+        """Called by the transport."""
+        self._takes.set()
+        self._read_or_wait()
+
+    def _read_or_wait(self) -> None:
+        reads = self._takes.is_set() and len(self._requests) < MAX_REQUESTS
+        if reads != self._reads and not self.transport.is_closing():
+            self._reads = reads
+            if reads:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _parse(self) -> None:
+        while len(self._buffer) >= 5 and len(self._requests) < MAX_REQUESTS and not self.transport.is_closing():
             length = int.from_bytes(self._buffer[1:5], "big")
             if not 4 <= length <= MAX_COMMAND:
                 self._end(ClientProtocolError(f"invalid message length {length}"))
                 return
             if len(self._buffer) < length + 1:
-                return
+                break
             kind, body = self._buffer[0], bytes(self._buffer[5 : length + 1])
             del self._buffer[: length + 1]
             self._message(kind, body)
+        self._read_or_wait()
 
     def _message(self, kind: int, body: bytes) -> None:
         if kind == wire.TERMINATE:
@@ -131,9 +158,7 @@ class Console(asyncio.Protocol):
 
     def _asked(self, request: str | _Extended) -> None:
         self._requests.append(request)
-        if len(self._requests) > MAX_REQUESTS:
-            self._end(ClientProtocolError("too many commands at once", sqlstate="54000"))
-        elif self._task is None:
+        if self._task is None:
             # One after the other: some commands wait.
             self._task = asyncio.get_running_loop().create_task(self._serve())
 
@@ -141,8 +166,10 @@ class Console(asyncio.Protocol):
         try:
             while self._requests and not self.transport.is_closing():
                 request = self._requests.popleft()
+                self._parse()
                 if isinstance(request, str):
-                    self.transport.write(await self._answer(request) + _READY)
+                    await self._answer(request)
+                    self.transport.write(_READY)
                 else:
                     self._refuse(request)
         finally:
@@ -157,15 +184,18 @@ class Console(asyncio.Protocol):
             self._skipping = True
             self.transport.write(encode.error_response(_NO_EXTENDED_QUERIES, fatal=False))
 
-    async def _answer(self, text: str) -> bytes:
-        answer = b""
+    async def _answer(self, text: str) -> None:
         try:
             parsed = parse(text)
             for command in parsed:
-                answer += await self._run(command)
+                # No more than one table stands for a client that does not take it.
+                await self._takes.wait()
+                self.transport.write(await self._run(command))
         except ProxyError as error:
-            return answer + encode.error_response(error, fatal=False)
-        return answer or encode.message(wire.EMPTY_QUERY_RESPONSE)
+            self.transport.write(encode.error_response(error, fatal=False))
+        else:
+            if not parsed:
+                self.transport.write(encode.message(wire.EMPTY_QUERY_RESPONSE))
 
     async def _run(self, command: Command) -> bytes:
         if command.verb == "SHOW":

@@ -135,6 +135,34 @@ def test_only_those_who_may_get_in(proxy: ProxyProcess) -> None:
         psycopg.connect(**(proxy.parameters | {"dbname": "pgbouncer"}))
 
 
+def test_a_client_that_reads_nothing_makes_nothing_grow_and_misses_nothing(watched: ProxyProcess) -> None:
+    parameters = watched.parameters | {"dbname": "pgbouncer"}
+    batch = encode.query("SHOW CONFIG") * 100 + encode.query("SHOW CONFIG;" * 100)
+    batches = 10
+    with RawClient(parameters, timeout=2) as deaf:
+        show(watched, "CONFIG")
+        before = watched.resident_memory()
+        with console(watched) as other:
+            for _ in range(batches):
+                deaf.send(batch)
+                # What has come is served before this.
+                psycopg.ClientCursor(other).execute("SHOW VERSION")
+            with pytest.raises(TimeoutError):
+                deaf.send(encode.query("-" * 60_000) * 1000)
+            assert watched.resident_memory() - before < 12_000_000
+            assert psycopg.ClientCursor(other).execute("SHOW VERSION").fetchone()
+        deaf.socket.settimeout(60)
+        received = bytearray()
+        answers = position = 0
+        while answers < 101 * batches:
+            if len(received) < position + 5:
+                received += deaf.socket.recv(1 << 20)
+                continue
+            answers += received[position] == ord("Z")
+            position += 1 + int.from_bytes(received[position + 1 : position + 5], "big")
+        assert received.count(b"max_client_conn_per_source") == 200 * batches
+
+
 def test_the_console_does_not_hold_up_a_drain(watched: ProxyProcess) -> None:
     with RawClient(watched.parameters | {"dbname": "pgbouncer"}) as client:
         assert watched.stop() == 0
