@@ -54,6 +54,48 @@ def test_another_member_passes_it_on(database: Database, pair: tuple[ProxyProces
     assert not is_running(database)
 
 
+def two_free_ports(host: str) -> int:
+    """The first of two ports in a row of this address that nobody has at present."""
+    while True:
+        with socket.create_server((host, 0)) as one:
+            port: int = one.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError), socket.create_server((host, port + 1)):
+                return port
+
+
+def published(observer: Observer) -> set[tuple[str, int] | None]:
+    return {unpack_address(member.address) for member in observer.members.values()}
+
+
+def test_it_is_passed_on_to_the_address_and_the_port_that_are_configured(
+    database: Database, start_member: StartMember
+) -> None:
+    # Nothing else of the member is at this address.
+    address, port = "127.0.0.2", two_free_ports("127.0.0.2")
+    owner = start_member(advertise_address=address, fleet_port=port)
+    other = start_member()
+    with Observer(database) as observer, RawClient(owner.parameters) as client:
+        eventually(lambda: (address, port) in published(observer) and len(observer.members) == 2, timeout=60)
+        client.send(encode.query("SELECT pg_sleep(61)"))
+        eventually(lambda: is_running(database), timeout=60)
+        send_cancel(("127.0.0.1", other.port), client.pid, client.key)
+        assert client.kinds_until() == "TEZ"
+
+
+def test_each_of_several_workers_has_a_port_for_it(database: Database, start_member: StartMember) -> None:
+    port = two_free_ports("127.0.0.1")
+    proxy = start_member(fleet=False, workers=2, fleet_port=port)
+    with Observer(database) as observer:
+        eventually(lambda: published(observer) == {("127.0.0.1", port), ("127.0.0.1", port + 1)}, timeout=60)
+        with RawClient(proxy.parameters) as client:
+            client.send(encode.query("SELECT pg_sleep(61)"))
+            eventually(lambda: is_running(database), timeout=60)
+            # One of them is the client's, and neither passes it on.
+            for each in (port, port + 1):
+                send_cancel(("127.0.0.1", each), client.pid, client.key)
+            assert client.kinds_until() == "TEZ"
+
+
 def test_the_port_for_other_members_takes_nothing_else_and_passes_nothing_on(
     database: Database, pair: tuple[ProxyProcess, ProxyProcess]
 ) -> None:

@@ -7,11 +7,12 @@ import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from tests.proxy.identity.conftest import Serve, refusal, set_password
+from tests.proxy.identity.conftest import Secrets, Serve, refusal, set_password
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
 from tests.support.rawclient import RawClient
@@ -54,6 +55,22 @@ def test_a_user_of_the_database_logs_in_and_is_itself_there(
 ) -> None:
     with asking().connect() as conn:
         # No password is configured anywhere: the proxy logs in with the key that the client's own login has shown.
+        assert conn.execute("SELECT session_user").fetchone() == (database.user,)
+
+
+@pytest.mark.parametrize("way", ["auth_password_file", "auth_secret"])
+def test_the_password_of_who_looks_up_comes_from_a_file_or_a_secret(
+    serve: Serve, database: Database, secrets: Secrets, tmp_path: Path, way: str
+) -> None:
+    server = database.server
+    if way == "auth_password_file":
+        path = tmp_path / "password"
+        path.write_text(f"{server.password}\n")
+        where = str(path)
+    else:
+        where = secrets.create({"username": server.superuser, "password": server.password})
+    proxy = serve(databases={database.name: {"auth_user": server.superuser, way: where}}, hidden={server.password})
+    with proxy.connect() as conn:
         assert conn.execute("SELECT session_user").fetchone() == (database.user,)
 
 

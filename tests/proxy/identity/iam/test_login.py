@@ -268,6 +268,15 @@ def test_an_sts_that_is_away_is_told_as_such(
     assert "no connection to STS" in proxy.log
 
 
+def test_an_sts_that_does_not_answer_is_waited_for_as_long_as_is_configured(
+    start_iam_proxy: StartIamProxy, database: Database, key: Key, sts: StandInSts
+) -> None:
+    sts.delay = 60
+    proxy = start_iam_proxy(user=database.user, client_login_timeout=4, iam={"sts_timeout": 0.5})
+    refused(proxy, match="could not be completed", password=token_of(key))
+    assert "STS did not answer within 0.5 s" in proxy.log
+
+
 def test_one_token_is_asked_about_once_until_it_expires(iam_proxy: ProxyProcess, key: Key, sts: StandInSts) -> None:
     token = token_of(key)
     for _ in range(5):
