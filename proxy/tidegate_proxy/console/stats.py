@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tidegate_proxy.console.table import Row, Table, numeric, text
+from tidegate_proxy.metrics.counts import OTHERS
 
 if TYPE_CHECKING:
     from tidegate_proxy.proxy import Proxy
@@ -52,7 +53,8 @@ def _averages(sums: dict[str, float], seconds: float) -> tuple[int, ...]:
 
 def _databases(proxy: Proxy) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     seconds, grown = proxy.averages.differences()
-    sums = proxy.counts.sums()
+    # As with PgBouncer, a name that has led nowhere has no row once its pool has gone.
+    sums = {name: of for name, of in proxy.counts.sums().items() if name != OTHERS}
     return (
         {name: _totals(of) for name, of in sums.items()},
         {name: _averages(grown.get(name, {}), seconds) for name in sums},

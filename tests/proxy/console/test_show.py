@@ -8,8 +8,10 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.proxy.console.helpers import console, only, show
+from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
 
 
@@ -156,3 +158,14 @@ def test_the_page_tells_all_words_and_commands(watched: ProxyProcess) -> None:
     page = (Path(__file__).parents[3] / "docs/console.md").read_text()
     for row in show(watched, "HELP"):
         assert re.search(rf"`{row['command'].removeprefix('SHOW ').partition(' ')[0]}\b", page), row["command"]
+
+
+def test_a_name_that_leads_nowhere_leaves_no_database_behind(start_proxy: StartProxy, database: Database) -> None:
+    server = database.server
+    others = f'[databases."*"]\nhost = "{server.host}"\nport = {server.port}\ntls = "disable"\n'
+    proxy = start_proxy(stats_users=[database.user], more=others)
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        proxy.connect(dbname="nowhere")
+    proxy.connect().close()
+    for word in ("STATS", "STATS_TOTALS", "STATS_AVERAGES"):
+        eventually(lambda word=word: {row["database"] for row in show(proxy, word)} == {"pgbouncer", database.name})
