@@ -53,6 +53,7 @@ class Siblings:
         self._proxy = proxy
         self._team = team
         self._server: asyncio.Server | None = None
+        self._turn = asyncio.Lock()
         self._configuration = SharedConfiguration(team.configuration) if team is not None else None
         # Whether this one knows what all were told.
         self._caught_up = not self.again
@@ -151,7 +152,8 @@ class Siblings:
         Returns: the names of the settings that have changed. Raises: ConfigurationError, then none has.
         """
         if self._team is None:
-            async with self._proxy.preparing(await asyncio.to_thread(read_again)) as change:
+            # What was read last is what holds in the end.
+            async with self._turn, self._proxy.preparing(await asyncio.to_thread(read_again)) as change:
                 await self._proxy.follow(change)
             return change.changed
         return await self._joint_reload().lead(read_again)
