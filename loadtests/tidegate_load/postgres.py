@@ -131,11 +131,17 @@ def _copied_out(home: Path, version: str) -> Path:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago; whoever uses it must be ready to try another."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that was free a moment ago; whoever uses it must be ready to try another.
+
+    It is none of those that the kernel deals out by itself, so a server that is restarted finds its port as it left it.
+    """
+    dealt_out_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        # One's own program has no say in which ports others probe: chosen at random, two rarely choose the same.
+        port = 10_000 + secrets.randbelow(max(dealt_out_from, 20_000) - 10_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
 
 
 class EmbeddedPostgres:
@@ -277,7 +283,7 @@ class EmbeddedPostgres:
 
     def connect(self, *, dbname: str = "postgres", **keywords: Any) -> psycopg.Connection[tuple[Any, ...]]:
         """A superuser's connection in autocommit mode."""
-        settings = self.parameters(dbname=dbname) | UNENCRYPTED | {"autocommit": True, "connect_timeout": 10}
+        settings = self.parameters(dbname=dbname) | UNENCRYPTED | {"autocommit": True, "connect_timeout": 60}
         return psycopg.connect(**(settings | keywords))
 
     def create_user(self, user: str, password: str) -> None:

@@ -250,16 +250,16 @@ class Proxy(ProxyPools):
         return len(self._logins)
 
     async def _drain(self) -> None:
-        logger.info(
-            "draining: %d clients, at most %g s until the rest is closed; a second signal closes it now",
-            len(self._clients),
-            self.settings.drain_timeout,
-        )
         # Who has connected already is let in, and then told; to be cut off would look like a failure.
         for listener in self._listeners:
             for _ in range(BACKLOG // _ACCEPTS_AT_ONCE):
                 self._accept(listener)
         self._stop_listening()
+        logger.info(
+            "draining: %d clients, at most %g s until the rest is closed; a second signal closes it now",
+            len(self._clients),
+            self.settings.drain_timeout,
+        )
         self._closing = True
         for client in [*self._clients.values()]:
             client.shut_down()

@@ -41,6 +41,10 @@ HOSTILE = {
 """Each of these is ordinary in somebody's shell, and would break the demo if it got through."""
 
 
+# What it does takes a minute on two processors that do nothing else.
+pytestmark = pytest.mark.timeout(300)
+
+
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """Where the demo's temporary files go; at the end none may be left."""
@@ -86,7 +90,7 @@ def running(tmp_path: Path, scratch: Path) -> Iterator[Callable[..., subprocess.
 
 def test_a_small_demo_keeps_its_promises(tmp_path: Path, running: Callable[..., subprocess.Popen[str]]) -> None:
     process = running("--output", "reports/small")
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=220)
     assert process.returncode == 0, said
     folder = tmp_path / "reports/small"
     assert re.search(r"direct +layer alone +layer and proxy", said)
@@ -107,7 +111,7 @@ def test_a_small_demo_keeps_its_promises(tmp_path: Path, running: Callable[..., 
 
 def test_what_the_shell_says_has_no_part_in_the_demo(running: Callable[..., subprocess.Popen[str]]) -> None:
     process = running(variables=HOSTILE)
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=220)
     assert process.returncode == 0, said
 
 
@@ -116,7 +120,7 @@ def test_a_demo_that_breaks_a_promise_says_which_and_fails(
 ) -> None:
     # Connections enough for everyone: nothing fails, so direct does not show what it should.
     process = running("--max-connections", "60")
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=220)
     assert process.returncode == 1, said
     assert re.search(r"^broken direct: at least 50% of the invocations at the peak fail: 0 of", said, re.MULTILINE)
     assert re.search(r"^broken direct: every connection of the database is used", said, re.MULTILINE)
@@ -137,17 +141,17 @@ def test_ctrl_c_leaves_nothing_behind(running: Callable[..., subprocess.Popen[st
     children = wait_for_children(process.pid)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)  # an impatient person
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said + rest
     assert "Stopped; everything that was started has ended." in rest
     assert "Traceback" not in rest
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
 
 
 def wait_for_children(pid: int) -> list[psutil.Process]:
     """All descendants, as soon as the Lambda service is among them."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         children = psutil.Process(pid).children(recursive=True)
         for child in children:
@@ -173,7 +177,7 @@ def test_a_terminal_shows_progress_in_place_and_ctrl_c_stops_it(tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         while chunk := _read(leader):
             said += chunk
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=120) == 130
     finally:
         os.close(leader)
         # Each child has a session of its own, so the group of the demo is not all.
@@ -181,7 +185,7 @@ def test_a_terminal_shows_progress_in_place_and_ctrl_c_stops_it(tmp_path: Path) 
             children = psutil.Process(process.pid).children(recursive=True)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        _, alive = psutil.wait_procs(children, timeout=5)
+        _, alive = psutil.wait_procs(children, timeout=30)
         for child in alive:
             child.kill()
     assert alive == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.lambda_layer.helpers import Context, connected, plain_connection, terminate
+from tests.lambda_layer.helpers import PATIENT, Context, connected, plain_connection, terminate
 from tests.support.postgres import Database
 from tests.support.proxy import eventually
 from tests.support.relay import Relay
@@ -90,8 +90,8 @@ def test_a_dead_connection_is_replaced_and_a_long_idle_one_pinged(database: Data
 
 def test_a_statement_is_cancelled_at_the_deadline(database: Database) -> None:
     async def main() -> None:
-        async with async_connected(database) as db:
-            context = Context(1.2)
+        async with async_connected(database, **PATIENT) as db:
+            context = Context(2.7)
             with pytest.raises(tidegate.DeadlineExceeded, match="cancelled"):
                 async with db.invocation(context), db.connection() as conn:
                     await conn.execute("SELECT pg_sleep(60)")
@@ -116,17 +116,17 @@ def test_a_black_hole_does_not_hold_the_handler_nor_the_event_loop(
                 await asyncio.sleep(0.01)
                 ticks += 1
 
-        async with async_connected(database, port=relay.port, connect_timeout=0.3) as db:
+        async with async_connected(database, port=relay.port, connect_timeout=0.3, **PATIENT) as db:
             await db.open()
             ticker = asyncio.create_task(tick())
-            context = Context(1.2)
+            context = Context(2.7)
             with pytest.raises(tidegate.DeadlineExceeded):  # noqa: PT012
                 async with db.invocation(context), db.connection() as conn:
                     relay.black_hole()
                     await conn.execute("SELECT 1")
             assert context.get_remaining_time_in_millis() > 0
             with pytest.raises(tidegate.DeadlineExceeded):
-                async with db.invocation(Context(1.2)), db.connection():
+                async with db.invocation(Context(2.7)), db.connection():
                     pass
             ticker.cancel()
             assert ticks > 10

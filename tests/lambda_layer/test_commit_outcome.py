@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.lambda_layer.helpers import Context, connected, plain_connection
+from tests.lambda_layer.helpers import PATIENT, Context, connected, plain_connection
 from tests.support.postgres import Database
 from tests.support.proxy import eventually
 from tests.support.relay import Relay
@@ -89,7 +89,7 @@ def test_a_commit_that_the_server_gave_up_is_found_and_the_function_runs_again(
         with work.server.connect() as admin:
             admin.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
         held_up.rollback()
-        thread.join(30)
+        thread.join(60)
     assert (results, rows(work)) == (["done"], 1)
 
 
@@ -106,7 +106,7 @@ def test_a_session_that_is_lost_while_it_commits_is_ended_and_its_work_done_once
         # The server does not look at its socket while it waits for a lock: only we can end that session.
         eventually(lambda: committing(work) not in (lost, []), what="another run in place of the lost session")
         held_up.rollback()
-        thread.join(30)
+        thread.join(60)
     assert (results, rows(work)) == (["done"], 1)
 
 
@@ -190,8 +190,8 @@ def test_without_the_identifier_the_outcome_is_unknown_and_the_work_there_once_o
     work: Database, relay_to: Callable[[int], Relay], trouble: str, after_answer: bool
 ) -> None:
     relay = relay_to(work.server.port)
-    context = Context(1.5)
-    with connected(work, port=relay.port) as db:
+    context = Context(3.0)
+    with connected(work, port=relay.port, **PATIENT) as db:
         getattr(relay, trouble)(b"COMMIT", after_answer=after_answer)
         with pytest.raises(tidegate.CommitOutcomeUnknown) as caught, db.invocation(context):
             db.transaction(insert)

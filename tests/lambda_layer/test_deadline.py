@@ -11,15 +11,15 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
-from tests.lambda_layer.helpers import Context, backend_of, connected, plain_connection
+from tests.lambda_layer.helpers import PATIENT, Context, backend_of, connected, plain_connection
 from tests.support.postgres import Database
 from tests.support.proxy import eventually
 from tests.support.relay import Relay
 
 import tidegate
 
-SHORT = 1.2
-"""Seconds until Lambda would end the invocation; half a second of them is the default margin."""
+SHORT = 2.7
+"""Seconds until Lambda would end the invocation; two of them are the margin of PATIENT."""
 
 
 def busy_backends(database: Database) -> int:
@@ -87,7 +87,7 @@ def endless_rows(conn: psycopg.Connection[Any]) -> None:
 def test_a_statement_that_still_runs_is_cancelled_on_the_server(
     database: Database, work: Callable[[psycopg.Connection[Any]], None]
 ) -> None:
-    with connected(database) as db:
+    with connected(database, **PATIENT) as db:
         context = Context(SHORT)
         with pytest.raises(tidegate.DeadlineExceeded), db.invocation(context), db.connection() as conn:
             work(conn)
@@ -99,7 +99,7 @@ def test_a_statement_that_still_runs_is_cancelled_on_the_server(
 
 
 def test_the_error_says_so_and_the_connection_is_kept(database: Database) -> None:
-    with connected(database) as db:
+    with connected(database, **PATIENT) as db:
         pid = backend_of(db)
         with db.invocation(Context(SHORT)), db.connection() as conn:
             with pytest.raises(tidegate.DeadlineExceeded, match="cancelled on the server") as caught:
@@ -118,7 +118,7 @@ def test_transaction_is_cancelled_rolled_back_and_not_run_again(database: Databa
         conn.execute("CREATE TABLE t (n int)")
         conn.execute("SELECT pg_sleep(60)")
 
-    with connected(database) as db:
+    with connected(database, **PATIENT) as db:
         with pytest.raises(tidegate.DeadlineExceeded), db.invocation(Context(SHORT)):
             db.transaction(work)
         assert len(runs) == 1
@@ -130,7 +130,7 @@ def test_after_the_deadline_nothing_new_is_sent_but_what_was_done_is_still_commi
     database: Database, relay_to: Callable[[int], Relay]
 ) -> None:
     relay = relay_to(database.server.port)
-    with connected(database, port=relay.port) as db, db.invocation(Context(SHORT)), db.connection() as conn:
+    with connected(database, port=relay.port, **PATIENT) as db, db.invocation(Context(SHORT)), db.connection() as conn:
         conn.execute("CREATE TABLE t (n int)")
         eventually(lambda: conn.until <= time.monotonic())
         sent = relay.bytes_to_server
@@ -156,7 +156,7 @@ def test_a_network_that_swallows_even_the_cancel_does_not_hold_the_handler(
             relay.stall()
         conn.execute("SELECT 'marked'")
 
-    with connected(database, port=relay.port, connect_timeout=0.3) as db:
+    with connected(database, port=relay.port, connect_timeout=0.3, **PATIENT) as db:
         if trouble == "half open":
             relay.half_open_at(b"marked", after_answer=True)
         context = Context(SHORT)
@@ -204,7 +204,7 @@ def test_a_look_up_that_hangs_is_bounded_too(database: Database, monkeypatch: py
     context = Context(SHORT)
     try:
         with (
-            connected(database, host="db.example", init_timeout=0.1) as db,
+            connected(database, host="db.example", init_timeout=0.1, **PATIENT) as db,
             pytest.raises(tidegate.DeadlineExceeded, match=r"look up db\.example"),
             db.invocation(context),
         ):

@@ -22,7 +22,7 @@ import tidegate
 class Context:
     aws_request_id = "1"
     def get_remaining_time_in_millis(self):
-        return 2000
+        return 4000
 
 db = tidegate.connect(**json.loads(sys.argv[1]), sslmode="disable")
 with db.invocation(Context()), db.connection() as conn:

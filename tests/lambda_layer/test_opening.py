@@ -267,7 +267,7 @@ def test_a_full_server_is_tried_again_in_any_language(own_postgres: EmbeddedPost
             stack.enter_context(psycopg.connect(**own_postgres.parameters(user="orders", password="right")))
         front = stack.enter_context(Translator(own_postgres.port))
         db = stack.enter_context(connected(own_database(own_postgres), port=front.port, retry_attempts=1000))
-        with pytest.raises(tidegate.DeadlineExceeded, match="Verbindungen"), db.invocation(Context(2.0)):
+        with pytest.raises(tidegate.DeadlineExceeded, match="Verbindungen"), db.invocation(Context(4.0)):
             backend_of(db)
         assert front.accepted > 2
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.lambda_layer.helpers import Context, connected, plain_connection
+from tests.lambda_layer.helpers import PATIENT, Context, connected, plain_connection
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
 from tests.support.relay import Relay
@@ -52,8 +52,8 @@ def test_a_statement_is_cancelled_at_the_deadline(database: Database, port: int)
             found = admin.execute(query, [database.name, "%pg_sleep%"]).fetchone()
         return bool(found and found[0])
 
-    with connected(database, port=port) as db:
-        context = Context(1.5)
+    with connected(database, port=port, **PATIENT) as db:
+        context = Context(3.0)
         with pytest.raises(tidegate.DeadlineExceeded, match="cancelled"), db.invocation(context):
             db.transaction(lambda conn: conn.execute("SELECT pg_sleep(60)"))
         assert context.get_remaining_time_in_millis() > 0

@@ -11,6 +11,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from tests.lambda_layer.helpers import Context, backend_of, connected
 from tests.support.postgres import Database
+from tests.support.proxy import eventually
 from tests.support.relay import Relay
 
 import tidegate
@@ -57,7 +58,7 @@ def test_a_session_that_the_server_ended_for_idleness_is_replaced_unseen(databas
         conn = db._core.conn
         assert conn is not None
         with contextlib.suppress(psycopg.Error):
-            list(conn.notifies(timeout=20, stop_after=1))  # type: ignore[arg-type]
+            list(conn.notifies(timeout=60, stop_after=1))  # type: ignore[arg-type]
         assert backend_of(db) != pid
 
 
@@ -104,8 +105,13 @@ def test_above_the_mark_the_connection_is_closed_and_below_it_is_kept(
             first = handler({}, Context())
             assert "not connected" in repr(db)
             assert handler({}, Context()) != first
-        handler({}, Context())
-        assert "not connected" not in repr(db)
+
+        def is_kept() -> bool:
+            handler({}, Context())
+            return "not connected" not in repr(db)
+
+        # The sessions that have just ended may still count.
+        eventually(is_kept, what="a connection that is kept")
 
 
 def test_the_question_is_asked_now_and_then_and_only_where_it_is_wanted(

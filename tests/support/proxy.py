@@ -18,12 +18,14 @@ import psycopg
 import pytest
 from tests.support.postgres import Database
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 _LISTENING = re.compile(r"is listening on \S+ port (\d+)")
 
 
-def eventually(condition: Callable[[], Any], *, timeout: float = 20.0, what: str = "the condition") -> Any:
-    """Wait until `condition()` is true and return its value; fails after `timeout` seconds."""
+def eventually(condition: Callable[[], Any], *, timeout: float = 60.0, what: str = "the condition") -> Any:
+    """Wait until `condition()` is true and return its value; fails after `timeout` seconds.
+
+    The default is what a busy machine needs: whatever comes true at all does so long before."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -89,7 +91,7 @@ class ProxyProcess:
 
     def connect(self, **keywords: Any) -> psycopg.Connection[tuple[Any, ...]]:
         """A connection through the proxy, in autocommit mode unless told otherwise."""
-        return psycopg.connect(**({"autocommit": True, "connect_timeout": 20} | self.parameters | keywords))
+        return psycopg.connect(**({"autocommit": True, "connect_timeout": 60} | self.parameters | keywords))
 
     def server_pids(self) -> set[int]:
         """Process ids of the server connections that PostgreSQL sees from the proxy (or anyone) as the test's user; the
@@ -104,7 +106,18 @@ class ProxyProcess:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
+    def reload(self, **settings: Any) -> None:
+        """Change general settings, and wait until the proxy has taken them over."""
+        text = self.config.read_text()
+        for key, value in settings.items():
+            text = re.sub(rf"(?m)^{key} = .*\n", "", text, count=1)
+            text = f"{key} = {_toml(value)}\n{text}"
+        self.config.write_text(text)
+        before = self.log.count("reloaded: ")
+        self.process.send_signal(signal.SIGHUP)
+        eventually(lambda: self.log.count("reloaded: ") > before, what="the reload")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 60.0) -> int:
         """Send a signal and wait for the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -116,7 +129,7 @@ class ProxyProcess:
             self.process.send_signal(signal.SIGTERM)
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

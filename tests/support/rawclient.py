@@ -23,7 +23,7 @@ class RawClient:
         parameters: dict[str, Any],
         *,
         login: bool = True,
-        timeout: float = 20.0,
+        timeout: float = 60.0,
         source: str | None = None,
         **startup: str,
     ) -> None:

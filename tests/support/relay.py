@@ -25,7 +25,7 @@ BUFFER_LIMIT = 262144
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 """Of asm-generic/socket.h; Python has no names for them."""
 
-COMMAND_TIMEOUT = 10.0
+COMMAND_TIMEOUT = 60.0
 """Seconds in which the relay's thread must carry out a command."""
 
 

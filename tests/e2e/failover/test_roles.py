@@ -17,6 +17,8 @@ from tests.proxy.metrics.test_served import samples
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually, proxy_config
 
+from tidegate_load.postgres import EmbeddedPostgres
+
 
 def is_reader(proxy: ProxyProcess, dbname: str) -> bool:
     with proxy.connect(dbname=dbname) as conn:
@@ -66,9 +68,8 @@ def test_no_connection_that_was_refused_a_write_is_lent_again_before_the_server_
         old = proxy.server_pids()
         assert len(old) == 2
         with server.connect() as admin:
-            (control,) = admin.execute(
-                "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'tidegate %'"
-            ).fetchall()
+            query = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'tidegate %'"
+            (control,) = eventually(admin.execute(query).fetchall, what="the control connection")
         # It can't say for now what the server has become.
         os.kill(control[0], signal.SIGSTOP)
         try:
@@ -84,10 +85,10 @@ def test_no_connection_that_was_refused_a_write_is_lent_again_before_the_server_
 
 
 class ProxyPatience:
-    """Another proxy in front of the same server, whose clients wait for a second only."""
+    """Another proxy in front of the same server, whose clients wait for seconds only."""
 
     def __init__(self, proxy_for: MakeProxy, database: Database) -> None:
-        self._proxy = proxy_for(database, {}, connection_borrow_timeout=1)
+        self._proxy = proxy_for(database, {}, connection_borrow_timeout=3)
 
     def insert(self) -> None:
         """Log in and write."""
@@ -120,7 +121,8 @@ def test_a_server_whose_control_connection_fails_says_itself_whether_it_takes_wr
         admin.execute(NO_CONTROL)
     server.settings["default_transaction_read_only"] = "on"
     server.reload()
-    proxy = proxy_for(lone_server, {}, connection_borrow_timeout=2)
+    eventually(lambda: is_read_only(server), what="the server's new setting")
+    proxy = proxy_for(lone_server, {}, connection_borrow_timeout=3)
     with pytest.raises(psycopg.OperationalError, match="takes no writes"):
         proxy.connect()
     server.settings["default_transaction_read_only"] = "off"
@@ -135,9 +137,14 @@ def test_a_server_whose_control_connection_fails_says_itself_whether_it_takes_wr
     assert "AVAILABLE, READ_WRITE" not in proxy.log
 
 
+def is_read_only(server: EmbeddedPostgres) -> bool:
+    with server.connect() as conn:
+        return conn.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
+
+
 def test_a_lost_primary_gets_no_writes_because_its_control_connection_fails(pair: Pair, proxy_for: MakeProxy) -> None:
     settings = {"host": pair.primary.host, "endpoints": [pair.standby.host]}
-    proxy = proxy_for(pair.database, settings, connection_borrow_timeout=3)
+    proxy = proxy_for(pair.database, settings)
     with proxy.connect() as conn:
         conn.execute("INSERT INTO written VALUES ('before', 1)")
         pair.primary.kill()
@@ -150,6 +157,7 @@ def test_a_lost_primary_gets_no_writes_because_its_control_connection_fails(pair
         failed = f"target {pair.primary.host}:{pair.primary.port}: UNAVAILABLE, CONNECTION_FAILED"
         eventually(lambda: failed in proxy.log, what="the failure of the control connection")
         pair.standby.stop()
+        proxy.reload(connection_borrow_timeout=3)
         with pytest.raises(psycopg.Error):
             conn.execute("INSERT INTO written VALUES ('lost', 1)")
     with pair.primary.connect(dbname="app") as admin:
@@ -158,7 +166,7 @@ def test_a_lost_primary_gets_no_writes_because_its_control_connection_fails(pair
 
 @pytest.mark.parametrize("fallback", ["writer", "refuse"])
 def test_readers_have_a_name_of_their_own(pair: Pair, tmp_path: Path, fallback: str) -> None:
-    config = proxy_config(pair.database, {"connection_borrow_timeout": 2}, {"endpoints": [pair.standby.host]})
+    config = proxy_config(pair.database, None, {"endpoints": [pair.standby.host]})
     config += f'[databases.app_ro]\nreaders_of = "app"\nreader_fallback = "{fallback}"\n'
     proxy = ProxyProcess(tmp_path, pair.database, config)
     try:
@@ -170,6 +178,7 @@ def test_readers_have_a_name_of_their_own(pair: Pair, tmp_path: Path, fallback: 
         if fallback == "writer":
             assert not is_reader(proxy, "app_ro")
         else:
+            proxy.reload(connection_borrow_timeout=2)
             with pytest.raises(psycopg.OperationalError, match="Connection refused"):
                 is_reader(proxy, "app_ro")
         pair.standby.start()

@@ -58,7 +58,7 @@ def slow_way_to(host: str, port: int) -> Iterator[int]:
 def test_a_writer_is_believed_though_another_server_answers_slowly(pair: Pair, proxy_for: MakeProxy) -> None:
     with slow_way_to(pair.standby.host, pair.standby.port) as port:
         settings = {"host": pair.primary.host, "endpoints": [f"127.0.0.1:{port}"]}
-        proxy = proxy_for(pair.database, settings, connection_borrow_timeout=15)
+        proxy = proxy_for(pair.database, settings, connection_borrow_timeout=60)
         with proxy.connect() as conn:
             conn.execute("INSERT INTO written VALUES ('slowly', 1)")
             pair.primary.stop()

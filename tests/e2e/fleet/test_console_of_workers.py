@@ -196,7 +196,7 @@ def test_two_workers_that_are_started_again_at_once_ask_the_third(proxy: ProxyPr
     for index in (0, 1):
         os.kill(workers[index], signal.SIGKILL)
     eventually(lambda: listening(proxy) == 5, timeout=TIMEOUT)
-    assert proxy.log.count("as the other workers: SET") == 2
+    eventually(lambda: proxy.log.count("as the other workers: SET") == 2, timeout=TIMEOUT)
     assert everywhere(lambda: setting(proxy, "query_timeout")) == {"77"}
     assert everywhere(lambda: refused(proxy)) == {True}
 

@@ -123,7 +123,7 @@ def test_an_endpoint_that_answers_byte_by_byte_keeps_nobody_after_the_deadline()
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(tidegate.PasswordUnavailable, match="container credentials endpoint had no answer in time"):
-            load({"AWS_CONTAINER_CREDENTIALS_FULL_URI": url}, time.monotonic() + 0.3)
+            load({"AWS_CONTAINER_CREDENTIALS_FULL_URI": url}, time.monotonic() + 1.5)
         over.set()
         thread.join()
 

@@ -102,7 +102,8 @@ SNAPSTART = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
 @pytest.mark.parametrize("at_init", ["", "query"])
 def test_no_connection_is_in_the_snapshot_and_one_is_there_after_the_restore(database: Database, at_init: str) -> None:
     with running(database, at_init, env=SNAPSTART, provisioned=1) as function:
-        assert function.sessions() == []
+        # The session that was closed before the snapshot may still be on its way out.
+        eventually(lambda: function.sessions() == [], "no session")
         first = function.invoke()
         assert not first["connected_at_init"]
         assert function.sessions() == [first["backend"]]
@@ -111,7 +112,7 @@ def test_no_connection_is_in_the_snapshot_and_one_is_there_after_the_restore(dat
 
 def test_environments_restored_from_one_snapshot_draw_different_numbers(database: Database) -> None:
     with running(database, "seed", env=SNAPSTART) as function:
-        answers = function.invoke_together(3, sleep=0.5)
+        answers = function.invoke_together(3, sleep=1.5)
         assert len({answer["pid"] for answer in answers}) == 3
         assert len({answer["random"] for answer in answers}) == 3
 

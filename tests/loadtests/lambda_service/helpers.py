@@ -18,8 +18,8 @@ FUNCTIONS = Path(__file__).with_name("functions")
 
 
 def eventually(condition: Callable[[], object], what: str) -> None:
-    """Poll until `condition` holds; fails after 30 seconds."""
-    deadline = time.monotonic() + 30
+    """Poll until `condition` holds; fails after a minute."""
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, f"still not so: {what}"
         time.sleep(0.01)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.proxy.adversity.helpers import assert_pristine, cpu_time, value
 from tests.support.postgres import Database
-from tests.support.proxy import ProxyProcess, proxy_config
+from tests.support.proxy import ProxyProcess, eventually, proxy_config
 from tests.support.rawclient import RawClient, bind, describe, execute, parse
 
 from tidegate_load.postgres import EmbeddedPostgres
@@ -34,8 +34,20 @@ def process(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
     database = Database(postgres, "bad_input", "bad_input", "s3cret-bad-input")
     postgres.create_user(database.user, database.password)
     postgres.create_database(database.name, owner=database.user)
-    settings = {"default_pool_size": 1, "idle_transaction_timeout": 1, "client_login_timeout": 3}
-    proxy = ProxyProcess(tmp_path_factory.mktemp("proxy"), database, proxy_config(database, settings))
+    proxy = ProxyProcess(tmp_path_factory.mktemp("proxy"), database, proxy_config(database, {"default_pool_size": 1}))
+    try:
+        proxy.wait_until_listening()
+        yield proxy
+    finally:
+        proxy.close()
+
+
+@pytest.fixture(scope="module")
+def impatient_process(process: ProxyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    """Another one, which ends whoever is silent: on a busy machine, whoever is slow as well."""
+    settings = {"default_pool_size": 1, "idle_transaction_timeout": 1, "client_login_timeout": 5}
+    config = proxy_config(process.database, settings)
+    proxy = ProxyProcess(tmp_path_factory.mktemp("impatient"), process.database, config)
     try:
         proxy.wait_until_listening()
         yield proxy
@@ -46,6 +58,16 @@ def process(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def shared(process: ProxyProcess) -> Iterator[ProxyProcess]:
     """A proxy with one server connection, on which a healthy client works before, between and after."""
+    yield from with_a_healthy_client(process)
+
+
+@pytest.fixture
+def impatient(impatient_process: ProxyProcess) -> Iterator[ProxyProcess]:
+    """The same, with short timeouts."""
+    yield from with_a_healthy_client(impatient_process)
+
+
+def with_a_healthy_client(process: ProxyProcess) -> Iterator[ProxyProcess]:
     with RawClient(process.parameters) as healthy:
         value(healthy, "SELECT 1")
         before = process.resident_memory()
@@ -56,10 +78,15 @@ def shared(process: ProxyProcess) -> Iterator[ProxyProcess]:
 
 
 def assert_idle(proxy: ProxyProcess, healthy: RawClient) -> None:
-    """While a query sleeps, the proxy does: a busy loop would take all of that time."""
-    spent = cpu_time(proxy)
-    value(healthy, "SELECT pg_sleep(0.1)")
-    assert cpu_time(proxy) - spent < 0.05
+    """While a query sleeps, the proxy does: a busy loop would take all of that time. What was sent before may still
+    have to be seen to."""
+
+    def idle() -> bool:
+        spent = cpu_time(proxy)
+        value(healthy, "SELECT pg_sleep(0.1)")
+        return cpu_time(proxy) - spent < 0.05
+
+    eventually(idle, timeout=10, what="an end of the work")
 
 
 def raw(proxy: ProxyProcess) -> RawClient:
@@ -300,9 +327,9 @@ def an_open_transaction(client: RawClient) -> None:
     [half_a_long_message, no_sync, no_sync_after_execute, half_a_copy, an_open_transaction],
 )
 def test_silence_that_holds_a_server_connection_ends_with_idle_transaction_timeout(
-    shared: ProxyProcess, stop: Callable[[RawClient], None]
+    impatient: ProxyProcess, stop: Callable[[RawClient], None]
 ) -> None:
-    with RawClient(shared.parameters) as client, RawClient(shared.parameters) as waiting:
+    with RawClient(impatient.parameters) as client, RawClient(impatient.parameters) as waiting:
         stop(client)
         waiting.send(encode.query("SELECT 1"))
         assert client.error_until("E")["C"] == "25P03"
@@ -322,13 +349,13 @@ def test_silence_that_holds_nothing_is_allowed(shared: ProxyProcess, stop: Calla
             client.socket.recv(1)
 
 
-def test_silence_before_the_login_ends_with_client_login_timeout(shared: ProxyProcess) -> None:
+def test_silence_before_the_login_ends_with_client_login_timeout(impatient: ProxyProcess) -> None:
     packet = encode.startup_message({"user": "x"})
-    clients = [raw(shared) for _ in range(4)]
-    with RawClient(shared.parameters) as other:
+    with RawClient(impatient.parameters) as other:
+        clients = [raw(impatient) for _ in range(4)]
         for client, beginning in zip(clients, (b"", b"\0", packet[:-3], packet), strict=True):
             client.send(beginning)
-        assert_idle(shared, other)
+        assert_idle(impatient, other)
         for client in clients:
             client_answer(client)
             client.socket.close()

@@ -43,12 +43,13 @@ def test_pause_lets_transactions_end_closes_servers_and_holds_clients_until_resu
 
 def test_who_is_held_for_too_long_is_told_why_and_stays_connected(watched: ProxyProcess) -> None:
     """As with PgBouncer, whose query_wait_timeout counts during a PAUSE; there it ends the connection."""
-    command(watched, "SET connection_borrow_timeout = 0.5")
     with watched.connect() as one:
         one.execute("SELECT 1")
+        command(watched, "SET connection_borrow_timeout = 0.5")
         command(watched, "PAUSE")
         with pytest.raises(psycopg.errors.TooManyConnections, match="paused"):
             one.execute("SELECT 2")
+        command(watched, "SET connection_borrow_timeout = 60")
         command(watched, "RESUME")
         assert one.execute("SELECT 3").fetchone() == (3,)
 
@@ -128,7 +129,7 @@ def test_shutdown_ends_the_proxy_with_clients_in_it(watched: ProxyProcess) -> No
     with watched.connect() as one:
         one.execute("BEGIN")
         command(watched, "SHUTDOWN")
-        assert watched.process.wait(20) == 0
+        assert watched.process.wait(60) == 0
         with pytest.raises(psycopg.OperationalError):
             one.execute("SELECT 1")
 
@@ -140,7 +141,7 @@ def test_shutdown_for_servers_lets_transactions_end(watched: ProxyProcess) -> No
         assert one.execute("SELECT 1").fetchone() == (1,)
         assert watched.process.poll() is None
         one.execute("COMMIT")
-    assert watched.process.wait(20) == 0
+    assert watched.process.wait(60) == 0
 
 
 def test_shutdown_for_clients_waits_until_the_last_one_goes(watched: ProxyProcess) -> None:
@@ -151,7 +152,7 @@ def test_shutdown_for_clients_waits_until_the_last_one_goes(watched: ProxyProces
         for _ in range(3):
             assert one.execute("SELECT 1").fetchone() == (1,)
         assert watched.process.poll() is None
-    assert watched.process.wait(20) == 0
+    assert watched.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

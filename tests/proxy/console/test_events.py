@@ -10,6 +10,8 @@ import pytest
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
 
+from tidegate_proxy.fingerprint import fingerprint
+
 
 def events(proxy: ProxyProcess, event: str) -> list[dict[str, Any]]:
     """The records of this kind."""
@@ -53,7 +55,12 @@ def test_the_request_that_a_transaction_is_for_and_no_later_one(proxy: ProxyProc
             one.execute("SELECT pg_sleep(0.2)")
             one.execute("COMMIT")
         one.execute("SELECT pg_sleep(0.2)")
-        slow = eventually(lambda: len(found := events(proxy, "slow_query")) == 4 and found)
+
+        def slow_sleeps() -> list[dict[str, Any]]:
+            # On a busy machine, what is quick may be slow as well.
+            return [record for record in events(proxy, "slow_query") if record["kind"] == "SELECT"]
+
+        slow = eventually(lambda: len(found := slow_sleeps()) == 4 and found)
     assert [record.get("request_id") for record in slow] == ["first", None, "second", None]
 
 
@@ -67,7 +74,7 @@ def test_the_request_whose_session_is_pinned_and_whose_transaction_is_ended(prox
     with proxy.connect() as other:
         with pytest.raises(psycopg.errors.QueryCanceled):
             other.execute(within("cancelled", "SELECT pg_sleep(60)", 200))
-        other.execute(within("silent", milliseconds=200))
+        other.execute(within("silent", milliseconds=1500))
         ended = eventually(lambda: len(found := events(proxy, "deadline_passed")) == 2 and found)
         with pytest.raises(psycopg.errors.QueryCanceled):
             other.execute("SELECT 1")
@@ -100,7 +107,10 @@ def test_slow_requests_by_kind_and_fingerprint_without_values(proxy: ProxyProces
             else:
                 psycopg.ClientCursor(one).execute("SELECT %s::text, 4711, pg_sleep(0.2)", [secret])
         one.execute("SELECT 1")
-        first, second = eventually(lambda: len(found := events(proxy, "slow_query")) == 2 and found)
+        eventually(lambda: len(events(proxy, "slow_query")) >= 2)
+    # On a busy machine, what is quick may be slow as well.
+    other = fingerprint(b"SELECT 1")
+    first, second = (record for record in events(proxy, "slow_query") if record["fingerprint"] != other)
     assert first["kind"] == second["kind"] == "SELECT"
     assert first["fingerprint"] == second["fingerprint"]
     assert 0.2 <= first["seconds"] < 60
@@ -111,7 +121,12 @@ def test_slow_requests_by_kind_and_fingerprint_without_values(proxy: ProxyProces
 def test_a_slow_request_in_a_transaction_is_told_without_its_neighbours(proxy: ProxyProcess) -> None:
     with proxy.connect() as one, one.transaction():
         one.execute("SELECT 1")
-        one.execute("CREATE TEMP TABLE t AS SELECT 1 FROM pg_sleep(0.2)")
+        one.execute("CREATE TEMP TABLE t AS SELECT 1 FROM pg_sleep(1)")
         one.execute("SELECT 2")
-    (record,) = eventually(lambda: events(proxy, "slow_query"))
+
+    def slow() -> list[dict[str, Any]]:
+        # On a busy machine, what is quick may be slow as well, but not as slow as that.
+        return [record for record in events(proxy, "slow_query") if record["seconds"] >= 1]
+
+    (record,) = eventually(slow)
     assert record["kind"] == "CREATE TEMP"

@@ -30,7 +30,7 @@ def is_told(client: RawClient) -> bool:
 
 def ended(proxy: ProxyProcess) -> bool:
     """Whether the proxy has ended well and left nothing on the server."""
-    assert proxy.process.wait(30) == 0, proxy.log
+    assert proxy.process.wait(60) == 0, proxy.log
     eventually(lambda: not proxy.server_pids(), what="the end of the server connections")
     return True
 
@@ -70,17 +70,20 @@ def test_a_transaction_under_way_finishes_and_nobody_new_gets_in(proxy: ProxyPro
 
 
 def test_a_query_a_pipeline_and_a_copy_under_way_finish(proxy: ProxyProcess) -> None:
-    request = parse(b"", b"SELECT pg_sleep(0.2)") + bind() + execute() + encode.sync()
+    request = parse(b"", b"SELECT 'piped' FROM gate") + bind() + execute() + encode.sync()
     with contextlib.ExitStack() as stack:
         query, pipeline, copy = [stack.enter_context(RawClient(proxy.parameters)) for _ in range(3)]
-        query.query("CREATE TABLE t (n int)")
-        query.send(encode.query("SELECT pg_sleep(1)"))
+        query.query("CREATE TABLE t (n int); CREATE TABLE gate AS SELECT 1 AS n")
+        gate = stack.enter_context(proxy.database.server.connect(dbname=proxy.database.name, autocommit=False))
+        gate.execute("LOCK TABLE gate")
+        query.send(encode.query("SELECT 'alone' FROM gate"))
         pipeline.send(request * 5)
         copy.send(encode.query("COPY t FROM STDIN"))
         copy.read_until("G")
-        until_running(proxy, "pg_sleep(1)")
-        until_running(proxy, "pg_sleep(0.2)")
+        until_running(proxy, "alone")
+        until_running(proxy, "piped")
         drain(proxy)
+        gate.rollback()
         copy.send(encode.message(wire.COPY_DATA, b"1\n") + encode.message(wire.COPY_DONE))
         assert copy.kinds_until() == "CZ"
         assert is_told(copy)
@@ -95,6 +98,8 @@ def test_whoever_waits_in_the_queue_is_served_first(narrow_proxy: ProxyProcess) 
     with RawClient(narrow_proxy.parameters) as holder, RawClient(narrow_proxy.parameters) as waiting:
         holder.query("BEGIN")
         waiting.send(encode.query("SELECT 1"))
+        # By the time that this is answered, the proxy has read what came before it.
+        value(holder, "SELECT 1")
         drain(narrow_proxy)
         holder.send(encode.query("COMMIT"))
         assert holder.kinds_until() == "CZ"

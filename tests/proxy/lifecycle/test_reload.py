@@ -32,6 +32,8 @@ def test_sizes_and_timeouts_change_under_a_client(start_proxy: StartProxy) -> No
     with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
         one.query("BEGIN")
         two.send(encode.query("SELECT 2"))
+        # By the time that this is answered, the proxy has read what came before it.
+        value(one, "SELECT 1")
         reload(
             proxy,
             ("default_pool_size = 1", "default_pool_size = 2"),

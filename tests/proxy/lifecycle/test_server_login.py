@@ -98,7 +98,7 @@ def test_bytes_between_the_servers_yes_and_tls_are_refused(start_proxy: StartPro
         server = threading.Thread(target=serve)
         server.start()
         proxy = start_proxy(
-            connection_borrow_timeout=0.5,
+            connection_borrow_timeout=2,
             database_settings={"port": listener.getsockname()[1], "tls": "verify-full", "tls_ca": str(authority.ca)},
         )
         with pytest.raises(psycopg.OperationalError, match="sent data before TLS was up") as refused:

@@ -210,7 +210,7 @@ def test_a_second_request_for_tls_within_tls_is_refused(tls_proxy: ProxyProcess)
 @pytest.mark.parametrize("broken", [b"\x16\x03\x01\xff\xff" + bytes(100), b"\x16", b"\x16\x03\x01\x00\x05hello"])
 def test_a_broken_handshake_hurts_nobody(start_proxy: StartProxy, authority: Authority, broken: bytes) -> None:
     proxy = start_proxy(
-        client_tls_cert=str(authority.certificate), client_tls_key=str(authority.key), client_login_timeout=1
+        client_tls_cert=str(authority.certificate), client_tls_key=str(authority.key), client_login_timeout=3
     )
     with RawClient(proxy.parameters) as other:
         for request in (b"", encode.ssl_request()):
@@ -229,7 +229,7 @@ def test_a_query_is_cancelled_through_tls(tls_proxy: ProxyProcess) -> None:
         until_running(tls_proxy, "pg_sleep")
         conn.cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            running.result(20)
+            running.result(60)
 
 
 def test_a_slow_reader_inside_tls_gets_everything_and_costs_little_memory(tls_proxy: ProxyProcess) -> None:

@@ -25,9 +25,10 @@ REQUESTS = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_borrow_timeout_is_an_error_after_which_the_client_goes_on(start_proxy: StartProxy, name: str) -> None:
-    proxy = start_proxy(default_pool_size=1, connection_borrow_timeout=0.4)
+    proxy = start_proxy(default_pool_size=1)
     request, answers = REQUESTS[name]
     with RawClient(proxy.parameters) as holder, RawClient(proxy.parameters) as client:
+        proxy.reload(connection_borrow_timeout=0.4)
         holder.query("BEGIN")
         client.send(request)
         for answer in answers:
@@ -44,8 +45,9 @@ def test_borrow_timeout_is_an_error_after_which_the_client_goes_on(start_proxy: 
 
 
 def test_a_driver_sees_too_many_connections_and_stays_connected(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(default_pool_size=1, connection_borrow_timeout=0.4)
+    proxy = start_proxy(default_pool_size=1)
     with proxy.connect(autocommit=False) as holder, proxy.connect(autocommit=False) as client:
+        proxy.reload(connection_borrow_timeout=0.4)
         holder.execute("SELECT 1")
         with pytest.raises(psycopg.errors.TooManyConnections, match="connection_borrow_timeout"):
             client.execute("SELECT 1")
@@ -89,8 +91,9 @@ def test_a_burst_never_takes_more_than_pool_size(start_proxy: StartProxy) -> Non
 
 
 def test_a_database_may_have_a_pool_size_of_its_own(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(default_pool_size=4, connection_borrow_timeout=0.3, database_settings={"pool_size": 1})
+    proxy = start_proxy(default_pool_size=4, database_settings={"pool_size": 1})
     with RawClient(proxy.parameters) as holder, RawClient(proxy.parameters) as client:
+        proxy.reload(connection_borrow_timeout=0.3)
         holder.query("BEGIN")
         client.send(encode.query("SELECT 1"))
         assert client.error_until()["C"] == "53300"
@@ -110,15 +113,14 @@ def test_idle_transaction_timeout_ends_the_client_and_frees_the_connection(start
 def test_idle_transaction_timeout_leaves_a_long_query_alone(start_proxy: StartProxy) -> None:
     proxy = start_proxy(default_pool_size=1, idle_transaction_timeout=0.1)
     with RawClient(proxy.parameters) as client:
-        client.query("BEGIN")
-        client.send(encode.query("SELECT pg_sleep(2.5)"))
-        assert client.kinds_until() == "TDCZ"
-        client.send(parse(b"", b"SELECT pg_sleep(2.5)") + bind() + execute() + encode.sync())
-        assert client.kinds_until() == "12DCZ"
+        # All at once, or it would be idle in between, and on a busy machine for too long.
+        extended = parse(b"", b"SELECT pg_sleep(2.5)") + bind() + execute() + encode.sync()
+        client.send(encode.query("BEGIN") + encode.query("SELECT pg_sleep(2.5)") + extended)
+        assert [client.kinds_until() for _ in range(3)] == ["CZ", "TDCZ", "12DCZ"]
 
 
 def test_idle_transaction_timeout_leaves_a_long_execute_without_a_sync_alone(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(default_pool_size=1, idle_transaction_timeout=1.5)
+    proxy = start_proxy(default_pool_size=1, idle_transaction_timeout=3)
     with RawClient(proxy.parameters) as client:
         client.send(parse(b"", b"SELECT pg_sleep(5)") + bind() + execute() + encode.flush())
         assert client.kinds_until("C") == "12DC"
@@ -171,4 +173,5 @@ def test_a_server_connection_that_is_old_is_replaced_when_it_is_free(start_proxy
         assert value(client, "SELECT pg_backend_pid()") == pid
         client.query("COMMIT")
         eventually(lambda: value(client, "SELECT pg_backend_pid()") != pid)
-        assert len(proxy.server_pids()) == 1
+        # The old one may still be on its way out.
+        eventually(lambda: len(proxy.server_pids()) == 1)

@@ -62,7 +62,7 @@ def test_a_cancel_request_gets_through_when_no_client_does(start_proxy: StartPro
 
 
 def test_many_connections_that_never_log_in_are_ended_and_leave_room(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(max_client_conn=20, client_login_timeout=3)
+    proxy = start_proxy(max_client_conn=20, client_login_timeout=4)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(RawClient(proxy.parameters, login=False)) for _ in range(20)]
         for client in silent:
@@ -71,7 +71,7 @@ def test_many_connections_that_never_log_in_are_ended_and_leave_room(start_proxy
 
 
 def test_a_login_that_stops_half_way_is_told_why(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(client_login_timeout=0.5)
+    proxy = start_proxy(client_login_timeout=2)
     with RawClient(proxy.parameters, login=False) as client:
         client.send(encode.startup_message({"user": proxy.database.user}))
         assert client.read()[0] == "R"

@@ -37,8 +37,9 @@ def values(client: RawClient, text: str) -> list[bytes]:
 
 def test_a_running_statement_is_cancelled(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
-        one.query(within(1500))
-        messages = one.query("SELECT pg_sleep(60)")
+        one.send(Q(within(1500)) + Q("SELECT pg_sleep(60)"))
+        one.read_until()
+        messages = one.read_until()
         assert error_of(messages) == PASSED
         assert messages[-1][1] == b"E"
         # The client does nothing more about it.
@@ -66,8 +67,8 @@ def test_an_idle_transaction_is_rolled_back(narrow_proxy: ProxyProcess, end: str
 
 def test_a_commit_that_comes_too_late_fails(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
-        one.query(within(1500))
-        one.query("CREATE TABLE t (a int)")
+        one.send(Q(within(1500)) + Q("CREATE TABLE t (a int)"))
+        assert [one.kinds_until(), one.kinds_until()] == ["CZ", "CZ"]
         assert values(two, "SELECT to_regclass('t') IS NULL") == [b"t"]
         messages = one.query("COMMIT")
         assert (error_of(messages), messages[-1][1]) == (PASSED, b"I")
@@ -134,8 +135,7 @@ def test_set_ahead_of_the_transaction_in_one_write(narrow_proxy: ProxyProcess) -
 
 def test_who_takes_no_answer_loses_the_server_connection(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
-        one.query(within(2000))
-        one.send(Q("SELECT repeat('x', 1000) FROM generate_series(1, 1000000)"))
+        one.send(Q(within(2000)) + Q("SELECT repeat('x', 1000) FROM generate_series(1, 1000000)"))
         assert values(two, "SELECT 'served'") == [b"served"]
         assert one.is_closed()  # in the midst of a row
 
@@ -143,8 +143,8 @@ def test_who_takes_no_answer_loses_the_server_connection(narrow_proxy: ProxyProc
 def test_a_client_in_the_midst_of_sending(narrow_proxy: ProxyProcess) -> None:
     late = Q("SELECT '" + "x" * 200_000 + "'")
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
-        one.query(within(2000))
-        one.send(late[:100_000])
+        one.send(Q(within(2000)) + late[:100_000])
+        assert one.kinds_until() == "CZ"
         assert values(two, "SELECT 'served'") == [b"served"]
         one.send(late[100_000:] + Q("SELECT 1"))
         assert error_of(one.read_until()) == PASSED
@@ -174,8 +174,8 @@ def test_goodbye_does_not_end_the_deadline(narrow_proxy: ProxyProcess) -> None:
 def test_who_is_only_pinned_has_no_transaction_to_end(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one:
         one.query("LISTEN c")
-        one.query("SET tidegate.deadline_ms = '300'")
-        assert error_of(one.query("SELECT pg_sleep(0)")) == b""
+        one.send(Q("SET tidegate.deadline_ms = '1000'") + Q("SELECT pg_sleep(0)"))
+        assert [error_of(one.read_until()) for _ in range(2)] == [b"", b""]
         one.query("SET tidegate.deadline_ms = '300'")
         one.socket.settimeout(1.5)
         with pytest.raises(TimeoutError):
@@ -185,10 +185,8 @@ def test_who_is_only_pinned_has_no_transaction_to_end(narrow_proxy: ProxyProcess
 def test_pipelines_and_copy(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
         one.query("CREATE TABLE t (a int)")
-        one.query(within(1500))
-        one.query("SAVEPOINT a")
-        one.send(Q("COPY t FROM STDIN"))
-        assert one.read()[0] == "G"
+        one.send(Q(within(1500)) + Q("SAVEPOINT a") + Q("COPY t FROM STDIN"))
+        assert [one.kinds_until(), one.kinds_until(), one.kinds_until("G")] == ["CZ", "CZ", "G"]
         assert values(two, "SELECT count(*) FROM t") == [b"0"]
         assert error_of(one.read_until()) == PASSED
         one.query("ROLLBACK")

@@ -54,7 +54,7 @@ def test_a_transaction_that_takes_too_long_ends_its_client(start_proxy: StartPro
 
 
 def test_an_idle_client_is_disconnected_and_a_busy_one_is_not(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(idle_client_timeout=2, idle_transaction_timeout=3600)
+    proxy = start_proxy(idle_client_timeout=4, idle_transaction_timeout=3600)
     with RawClient(proxy.parameters) as idle, RawClient(proxy.parameters) as busy, RawClient(proxy.parameters) as open_:
         open_.query("BEGIN")
         idle.query("CREATE TEMP TABLE t (n int)")  # pinned, but idle
@@ -72,24 +72,24 @@ def test_an_idle_client_is_disconnected_and_a_busy_one_is_not(start_proxy: Start
 
 
 def test_a_client_that_has_been_there_for_too_long_is_closed_after_its_transaction(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(client_lifetime=1)
+    proxy = start_proxy(client_lifetime=2)
     with RawClient(proxy.parameters) as client:
         client.query("BEGIN")
-        assert value(client, "SELECT pg_sleep(2.5)") == ""
+        assert value(client, "SELECT pg_sleep(3.5)") == ""
         client.send(encode.query("COMMIT"))
         assert client.error_until("E")["C"] == "57P01"
         assert client.is_closed()
 
 
 def test_a_database_may_have_a_server_lifetime_and_a_borrow_timeout_of_its_own(start_proxy: StartProxy) -> None:
-    settings = {"server_lifetime": 0.5, "connection_borrow_timeout": 0.5}
+    settings = {"server_lifetime": 0.5, "connection_borrow_timeout": 2}
     proxy = start_proxy(default_pool_size=1, database_settings=settings)
     with RawClient(proxy.parameters) as client, RawClient(proxy.parameters) as other:
         pid = backend_pid(client)
         eventually(lambda: backend_pid(client) != pid)
         client.query("BEGIN")
         other.send(encode.query("SELECT 1"))
-        assert '"connection_borrow_timeout" (0.5 s)' in other.error_until()["M"]
+        assert '"connection_borrow_timeout" (2 s)' in other.error_until()["M"]
 
 
 def test_init_query_is_run_on_every_server_connection_and_outlives_resets(start_proxy: StartProxy) -> None:
@@ -106,6 +106,6 @@ def test_init_query_is_run_on_every_server_connection_and_outlives_resets(start_
 
 
 def test_an_init_query_that_fails_is_named(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(init_query="SELECT 1/0", connection_borrow_timeout=1)
+    proxy = start_proxy(init_query="SELECT 1/0", connection_borrow_timeout=2)
     with pytest.raises(psycopg.OperationalError, match="init_query failed: division by zero"):
         proxy.connect()

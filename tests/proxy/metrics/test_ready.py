@@ -90,10 +90,14 @@ def test_one_database_that_is_missing_does_not_hide_another(start_proxy: StartPr
 def test_without_names_of_databases_it_logs_in_all_the_same(start_with: StartWith, database: Database) -> None:
     proxy = start_with(database, any_database(database) + user(database))
     assert get(proxy, "/readyz") == OK
-    with database.server.connect() as conn:
-        rows = conn.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [database.user]).fetchone()
-    assert rows is not None
-    assert rows[0] <= 1, "it has logged out again"
+
+    def logged_in() -> int:
+        with database.server.connect() as conn:
+            row = conn.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [database.user]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    eventually(lambda: logged_in() <= 1, what="its logout")
 
 
 def test_without_names_of_databases_a_wrong_password_is_not_ready(start_with: StartWith, database: Database) -> None:

@@ -125,7 +125,7 @@ def test_as_on_postgresql(narrow_proxy: ProxyProcess, name: str) -> None:
     ):
         direct.query("CREATE TABLE ints (n int)")
         assert answers(one, SCRIPTS[name]) == answers(direct, SCRIPTS[name])
-    with RawClient(narrow_proxy.parameters, timeout=4) as two:
+    with RawClient(narrow_proxy.parameters) as two:
         assert ("D", b"\0\x01\0\0\0\x034MB") in two.query("SHOW work_mem")
 
 
@@ -217,7 +217,7 @@ def test_numbers_discarded_on_another_server_connection_stay_discarded(start_pro
 @pytest.mark.parametrize("cut", [9, 10, 11])
 def test_the_probe_waits_for_the_end_of_a_message(narrow_proxy: ProxyProcess, cut: int) -> None:
     late = encode.copy_fail("late")
-    with RawClient(narrow_proxy.parameters, timeout=4) as one:
+    with RawClient(narrow_proxy.parameters) as one:
         one.send(describe(b"S", b"nobody") + Q("SELECT 1") + late[:cut])
         assert one.read()[0] == "E"
         one.send(late[cut:] + S + Q("SELECT 2"))

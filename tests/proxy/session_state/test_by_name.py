@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from tests.proxy.session_state.test_found_by_mirrors import setting
-from tests.support.proxy import ProxyProcess
+from tests.support.proxy import ProxyProcess, eventually
 from tests.support.rawclient import RawClient, bind, execute, parse
 
 from tidegate_proxy.protocol import encode
@@ -88,7 +88,7 @@ def test_a_parameter_that_cannot_be_carried_pins(narrow_proxy: ProxyProcess, nam
             one.execute("SELECT set_config(%s, '0.5', false)", [name])
         except psycopg.Error:
             assert name is None
-        assert "is pinned" in narrow_proxy.log
+        eventually(lambda: "is pinned" in narrow_proxy.log)
 
 
 def test_an_argument_given_by_execute_pins(narrow_proxy: ProxyProcess) -> None:
@@ -96,6 +96,6 @@ def test_an_argument_given_by_execute_pins(narrow_proxy: ProxyProcess) -> None:
         one.send(parse(b"st", b"SELECT set_config($1, '1234kB', false)") + encode.sync())
         one.read_until()
         assert values(one, simple("EXECUTE st('work_mem')")) == [b"1234kB"]
-        assert "parameter whose name is computed" in narrow_proxy.log
+        eventually(lambda: "parameter whose name is computed" in narrow_proxy.log)
         one.query("DISCARD ALL")
         assert setting(two, "work_mem") == "4MB"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.support.postgres import Database
-from tests.support.proxy import StartProxy
+from tests.support.proxy import StartProxy, eventually
 from tests.support.rawclient import RawClient, bind, execute, parse
 from tests.support.relay import Relay
 
@@ -61,9 +61,11 @@ RelayTo = Callable[[int], Relay]
 def counted(start_proxy: StartProxy, relay_to: RelayTo, database: Database) -> Iterator[tuple[Relay, RawClient]]:
     """A client whose proxy has its one server connection through a relay that counts."""
     relay = relay_to(database.server.port)
-    proxy = start_proxy(default_pool_size=1, database_settings={"port": relay.port})
+    # The control connection asks once, and its bytes are none of those that are counted.
+    proxy = start_proxy(default_pool_size=1, target_check_interval=3600, database_settings={"port": relay.port})
     with RawClient(proxy.parameters) as client:
         client.query("SELECT 1")
+        eventually(lambda: f"target 127.0.0.1:{relay.port}: AVAILABLE" in proxy.log, what="the control connection")
         yield relay, client
 
 

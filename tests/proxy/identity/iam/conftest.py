@@ -94,6 +94,8 @@ def start_iam_proxy(start_proxy: StartProxy, sts: StandInSts, authority: Authori
             "region": REGION,
             "proxy_id": PROXY_ID,
             "sts_endpoint": sts.url,
+            # A second question, because the first one took too long, would be counted.
+            "sts_timeout": 60,
             "rules": [{"principal": ROLE, "users": [user] if user else []}],
         } | (iam or {})
         return start_proxy(

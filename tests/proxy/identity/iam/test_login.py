@@ -175,7 +175,7 @@ def test_iam_comes_and_goes_under_a_proxy(start_iam_proxy: StartIamProxy, databa
 
 
 def test_a_session_outlives_its_token(iam_proxy: ProxyProcess, key: Key) -> None:
-    token = token_of(key, age=895)
+    token = token_of(key, age=890)
     with iam_proxy.connect(sslmode="require", password=token) as conn:
         eventually(lambda: log_in(iam_proxy, token).get("C") == "28P01", what="the token's end")
         assert "REASON: expired" in iam_proxy.log

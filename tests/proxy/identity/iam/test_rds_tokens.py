@@ -207,14 +207,15 @@ def test_one_token_at_once_is_tried_once(start: StartRdsProxy, rds: EmbeddedPost
 def test_tokens_beyond_the_rate_wait_and_are_not_called_wrong(
     start: StartRdsProxy, rds: EmbeddedPostgres, front: TLSRelay
 ) -> None:
-    proxy = start(iam={"rds_logins_per_second": 1}, client_login_timeout=4)
+    proxy = start(iam={"rds_logins_per_second": 1}, client_login_timeout=6)
     accept(rds, token_for(front))
     before = front.handshakes
     tokens = [token_for(front) for _ in range(12)]
     with ThreadPoolExecutor(12) as threads:
         states = [error["C"] for error in threads.map(lambda token: log_in(proxy, token), tokens)]
     assert set(states) == {"28P01", "57P03"}
-    assert front.handshakes - before == states.count("28P01")
+    # One may have had its turn when its time was over.
+    assert states.count("28P01") <= front.handshakes - before < len(tokens)
     assert "rds_logins_per_second" in proxy.log
 
 
@@ -261,16 +262,23 @@ def test_when_a_token_has_expired_its_server_connection_stays_and_a_new_one_need
     start: StartRdsProxy, rds: EmbeddedPostgres, front: TLSRelay
 ) -> None:
     proxy = start(connection_borrow_timeout=30)
-    token = accept(rds, token_for(front, age=893))
+    token = accept(rds, token_for(front, age=890))
     with proxy.connect(sslmode="require", password=token) as conn:
         eventually(lambda: log_in(proxy, token).get("C") == "28P01", what="the token's end")
         assert conn.execute("SELECT current_user").fetchone() == ("orders",)
         with rds.connect() as admin:
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'orders'")
         eventually(lambda: not proxy.server_pids(), what="the server connections' end")
-        with pytest.raises(psycopg.Error, match="the proxy has no valid RDS token of a client") as caught:
-            conn.execute("SELECT 1")
-        assert caught.value.sqlstate == "28000"
+        refusal = ("28000", "the proxy has no valid RDS token of a client")
+
+        def refused() -> bool:
+            with pytest.raises(psycopg.Error) as caught:
+                conn.execute("SELECT 1")
+            # A statement that is on its way while its server connection is ended fails with that.
+            assert caught.value.sqlstate in ("57P01", refusal[0])
+            return caught.value.sqlstate == refusal[0] and refusal[1] in str(caught.value)
+
+        eventually(refused, what="the refusal")
         assert log_in(proxy, accept(rds, token_for(front))) == {}
         assert conn.execute("SELECT current_user").fetchone() == ("orders",)
 
