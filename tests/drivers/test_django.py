@@ -208,7 +208,7 @@ def test_errors_and_timeouts(migrated: Endpoint) -> None:
     with connection.cursor() as cursor:
         with pytest.raises(DatabaseError, match="division by zero"):
             cursor.execute("SELECT 1/0")
-        cursor.execute("SET statement_timeout TO 50")
+        cursor.execute("SET statement_timeout TO 400")
         with pytest.raises(OperationalError, match="statement timeout"):
             cursor.execute("SELECT pg_sleep(600)")
         cursor.execute("RESET statement_timeout")

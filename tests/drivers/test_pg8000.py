@@ -15,11 +15,11 @@ from tests.drivers.endpoints import CREATE_LEDGER, FULL_LEDGER, LEDGER_TOTALS, R
 
 
 def connect(endpoint: Endpoint, **keywords: Any) -> Any:
-    return pg8000.dbapi.connect(**endpoint.keywords, timeout=20, **keywords)
+    return pg8000.dbapi.connect(**endpoint.keywords, timeout=60, **keywords)
 
 
 def connect_native(endpoint: Endpoint, **keywords: Any) -> Any:
-    return pg8000.native.Connection(**endpoint.keywords, timeout=20, **keywords)
+    return pg8000.native.Connection(**endpoint.keywords, timeout=60, **keywords)
 
 
 def fetch(conn: Any, statement: str, values: Any = ()) -> list[Any]:
@@ -137,13 +137,13 @@ def test_two_phase_commits(narrow_endpoint: Endpoint, pair: Any) -> None:
 
 def test_statement_timeouts(narrow_endpoint: Endpoint, pair: Any) -> None:
     one, two = pair
-    fetch(one, "SET statement_timeout TO 50")
+    fetch(one, "SET statement_timeout TO 400")
     one.commit()
     with pytest.raises(pg8000.dbapi.DatabaseError) as raised:
         fetch(one, "SELECT pg_sleep(600)")
     assert raised.value.args[0]["C"] == "57014"
     one.rollback()
-    assert fetch(two, "SELECT 1 FROM pg_sleep(0.1)") == [(1,)]
+    assert fetch(two, "SELECT 1 FROM pg_sleep(0.7)") == [(1,)]
 
 
 def test_errors_carry_the_servers_fields(narrow_endpoint: Endpoint) -> None:

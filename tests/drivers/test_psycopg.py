@@ -37,7 +37,7 @@ VALUES = [
 
 
 def connect(endpoint: Endpoint, **keywords: Any) -> Conn:
-    return psycopg.connect(**endpoint.parameters, connect_timeout=20, **keywords)
+    return psycopg.connect(**endpoint.parameters, connect_timeout=60, **keywords)
 
 
 def test_starting_up_does_not_pin(narrow_endpoint: Endpoint) -> None:
@@ -297,7 +297,7 @@ def test_notifications(endpoint: Endpoint) -> None:
         for payload in ("one", "two"):
             sender.execute("SELECT pg_notify('news', %s)", [payload])
         sender.commit()
-        heard = [notify.payload for notify in listener.notifies(timeout=20, stop_after=2)]
+        heard = [notify.payload for notify in listener.notifies(timeout=60, stop_after=2)]
         assert heard == ["one", "two"]
         listener.execute("UNLISTEN *")
         sender.execute("NOTIFY news")
@@ -351,7 +351,7 @@ def test_cancelling_from_another_thread(narrow_endpoint: Endpoint) -> None:
 
         def cancel() -> None:
             narrow_endpoint.wait_for_sleeper()
-            conn.cancel_safe(timeout=20)
+            conn.cancel_safe(timeout=60)
 
         canceller = threading.Thread(target=cancel)
         canceller.start()
@@ -362,19 +362,19 @@ def test_cancelling_from_another_thread(narrow_endpoint: Endpoint) -> None:
 
 
 def test_statement_timeouts(narrow_endpoint: Endpoint) -> None:
-    hasty_options = "-c statement_timeout=50"
+    hasty_options = "-c statement_timeout=400"
     with connect(narrow_endpoint, options=hasty_options) as hasty, connect(narrow_endpoint) as calm:
         with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
             hasty.execute("SELECT pg_sleep(600)")
         hasty.rollback()
-        assert calm.execute("SELECT 1 FROM pg_sleep(0.1)").fetchone() == (1,)
-        calm.execute("SET statement_timeout TO 60")
+        assert calm.execute("SELECT 1 FROM pg_sleep(0.7)").fetchone() == (1,)
+        calm.execute("SET statement_timeout TO 450")
         calm.commit()
         with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
             calm.execute("SELECT pg_sleep(600)")
         calm.rollback()
         hasty.execute("SET LOCAL statement_timeout TO 0")
-        assert hasty.execute("SELECT 1 FROM pg_sleep(0.1)").fetchone() == (1,)
+        assert hasty.execute("SELECT 1 FROM pg_sleep(0.7)").fetchone() == (1,)
     assert narrow_endpoint.pins() == []
 
 

@@ -17,7 +17,7 @@ from tests.drivers.endpoints import CREATE_LEDGER, FULL_LEDGER, LEDGER_TOTALS, R
 
 
 def connect(endpoint: Endpoint, **keywords: Any) -> Any:
-    return psycopg2.connect(**endpoint.parameters, connect_timeout=20, **keywords)
+    return psycopg2.connect(**endpoint.parameters, connect_timeout=60, **keywords)
 
 
 def fetch(conn: Any, statement: str, values: Any = None) -> list[Any]:
@@ -162,11 +162,11 @@ def test_cancelling_and_timeouts(narrow_endpoint: Endpoint, pair: Any) -> None:
         fetch(one, "SELECT pg_sleep(600)")
     canceller.join()
     one.rollback()
-    hasty = connect(narrow_endpoint, options="-c statement_timeout=50")
+    hasty = connect(narrow_endpoint, options="-c statement_timeout=400")
     with pytest.raises(psycopg2.errors.QueryCanceled, match="statement timeout"):
         fetch(hasty, "SELECT pg_sleep(600)")
     hasty.close()
-    assert fetch(two, "SELECT 1 FROM pg_sleep(0.1)") == [(1,)]
+    assert fetch(two, "SELECT 1 FROM pg_sleep(0.7)") == [(1,)]
 
 
 def test_an_asynchronous_connection(narrow_endpoint: Endpoint) -> None:

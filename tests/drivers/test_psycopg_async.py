@@ -13,7 +13,7 @@ Conn = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
 async def connect(endpoint: Endpoint, **keywords: Any) -> Conn:
-    return await psycopg.AsyncConnection.connect(**endpoint.parameters, connect_timeout=20, **keywords)
+    return await psycopg.AsyncConnection.connect(**endpoint.parameters, connect_timeout=60, **keywords)
 
 
 def test_starting_up_does_not_pin(narrow_endpoint: Endpoint) -> None:
@@ -63,7 +63,7 @@ def test_notifications(endpoint: Endpoint) -> None:
             await listener.execute("LISTEN news")
 
             async def hear() -> list[str]:
-                return [notify.payload async for notify in listener.notifies(timeout=20, stop_after=2)]
+                return [notify.payload async for notify in listener.notifies(timeout=60, stop_after=2)]
 
             hearing = asyncio.create_task(hear())
             for payload in ("one", "two"):

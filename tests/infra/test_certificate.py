@@ -47,7 +47,7 @@ def test_a_client_that_verifies_everything_accepts_it(tmp_path: Path) -> None:
     with client_side.wrap_socket(ours, server_hostname=DOMAIN) as connection:
         assert connection.version() == "TLSv1.3"
         connection.send(b"x")
-    server.join(timeout=30)
+    server.join(timeout=60)
     assert not server.is_alive()
 
 

@@ -103,7 +103,7 @@ def test_a_serialization_failure_runs_the_whole_function_again(counted: Database
 
 
 def test_a_deadlock_runs_the_victim_again(counted: Database) -> None:
-    both_hold_one = threading.Barrier(2, timeout=30)
+    both_hold_one = threading.Barrier(2, timeout=60)
     runs: list[int] = []
 
     def work(conn: Connection, first: int, second: int) -> None:

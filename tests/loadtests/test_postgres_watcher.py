@@ -28,7 +28,7 @@ def test_a_killed_parent_takes_its_server_and_its_folder_along() -> None:
         watched = psutil.Process(parent.pid).children(recursive=True)
         assert len(servers) > 1
         parent.kill()
-    _, alive = psutil.wait_procs([*servers, *watched], timeout=20)
+    _, alive = psutil.wait_procs([*servers, *watched], timeout=60)
     assert alive == []
     eventually(lambda: not Path(folder).exists(), what="the removal of the folder")
 
@@ -42,6 +42,6 @@ def test_a_server_that_is_stopped_in_order_leaves_no_watcher() -> None:
         parent.stdout.readline()
         watched = psutil.Process(parent.pid).children(recursive=True)
         parent.stdin.close()
-        assert parent.wait(30) == 0
+        assert parent.wait(60) == 0
     _, alive = psutil.wait_procs(watched, timeout=0)
     assert alive == []

@@ -293,7 +293,7 @@ class Relay:
             return
         self.accepted += 1
         try:
-            server = socket.create_connection(self.target, timeout=30)
+            server = socket.create_connection(self.target, timeout=60)
         except OSError:
             _close(client, reset=True)
             return

@@ -170,10 +170,10 @@ const works = {
         const { rows } = await client.query("SELECT 1 AS n");
         return { timedOut, rows };
       },
-      { statement_timeout: 50 },
+      { statement_timeout: 400 },
     );
     const calm = await withClients(1, async (client) => {
-      return (await client.query("SELECT 1 AS n FROM pg_sleep(0.1)")).rows;
+      return (await client.query("SELECT 1 AS n FROM pg_sleep(0.7)")).rows;
     });
     return { hasty, calm };
   },

@@ -21,7 +21,7 @@ from tidegate_proxy.protocol import encode
 
 def send_cancel(address: tuple[str, int], pid: int, key: bytes) -> None:
     """Send a CancelRequest there, and wait until the connection is closed."""
-    with socket.create_connection(address, timeout=20) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(struct.pack("!iii", 12 + len(key), 80877102, pid) + key)
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""
@@ -112,7 +112,7 @@ def test_the_port_for_other_members_takes_nothing_else_and_passes_nothing_on(
                 struct.pack("!ii", 8, 80877103),
                 b"\0\0\0\x10\0\x03\0\0user\0a\0\0",
             ):
-                with socket.create_connection(address, timeout=20) as connection:
+                with socket.create_connection(address, timeout=60) as connection:
                     connection.sendall(junk)
                     connection.shutdown(socket.SHUT_WR)
                     with contextlib.suppress(ConnectionResetError):
@@ -136,6 +136,6 @@ def test_drivers_cancel_through_any_of_several_workers(database: Database, start
             thread = threading.Thread(target=query, args=[conn])
             thread.start()
             eventually(lambda: is_running(database), timeout=60)
-            conn.cancel_safe(timeout=20)
+            conn.cancel_safe(timeout=60)
             thread.join(60)
             assert not thread.is_alive()

@@ -113,7 +113,7 @@ def test_without_valgrind_comparing_is_left_out_and_measuring_is_one_error(tmp_p
             capture_output=True,
             text=True,
             check=False,
-            timeout=100,
+            timeout=220,
         )
 
     compared = run("--compare")

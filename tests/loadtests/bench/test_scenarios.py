@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from tests.support.proxy import eventually
 
 from tidegate_load.bench.endpoints import Endpoint, Running, Setup, all_endpoints
 from tidegate_load.bench.endpoints.base import PoolerProcess
@@ -103,8 +104,12 @@ def test_session_state(stage: Stage, words: str) -> None:
 
 
 def test_the_layers_cold_start_contains_the_interpreters(stage: Stage) -> None:
-    run = measured(stage, SCENARIOS["layer"], "cold")
-    assert values(run, "layer")["cold"] > values(run, "bare")["cold"] > 0
+    def contains() -> bool:
+        run = measured(stage, SCENARIOS["layer"], "cold")
+        return values(run, "layer")["cold"] > values(run, "bare")["cold"] > 0
+
+    # On a busy machine, one start may be much slower than another.
+    eventually(contains, what="a cold start that contains the interpreter's")
 
 
 def test_the_layer_sends_no_packet_more_than_psycopg_alone(stage: Stage) -> None:

@@ -41,7 +41,7 @@ class Service:
 
     def __init__(self, handlers: dict[str, str], **settings: Any) -> None:
         code = {name: f"{FUNCTIONS}:{handler}" for name, handler in handlers.items()}
-        self.process = LambdaServiceProcess(code, **{"concurrency": 32} | settings)
+        self.process = LambdaServiceProcess(code, **{"concurrency": 32, "timeout": 60, "init_timeout": 60} | settings)
         self._threads = ThreadPoolExecutor(max_workers=32)
 
     def __enter__(self) -> Self:

@@ -13,7 +13,7 @@ SNAPSTART = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
 def test_provisioned_environments_are_there_first_and_others_start_on_demand() -> None:
     with Service({"where": "where.handler"}, provisioned=2) as service:
         assert service.stats("where")["idle"] == 2
-        answers = [call.result() for call in [service.begin("where", sleep=0.5) for _ in range(3)]]
+        answers = [call.result() for call in [service.begin("where", sleep=1.5) for _ in range(3)]]
         assert sorted(answer.payload["type"] for answer in answers) == [
             "on-demand",
             "provisioned-concurrency",
@@ -24,7 +24,7 @@ def test_provisioned_environments_are_there_first_and_others_start_on_demand() -
 
 def test_the_workers_of_a_managed_instance_share_its_environment() -> None:
     with Service({"where": "where.handler"}, provisioned=1, workers=4) as service:
-        answers = [call.result().payload for call in [service.begin("where", sleep=0.5) for _ in range(4)]]
+        answers = [call.result().payload for call in [service.begin("where", sleep=1.5) for _ in range(4)]]
         assert len({answer["pid"] for answer in answers}) == 4
         assert len({answer["parent"] for answer in answers}) == 1
         assert {answer["type"] for answer in answers} == {"lambda-managed-instances"}
@@ -33,13 +33,13 @@ def test_the_workers_of_a_managed_instance_share_its_environment() -> None:
 
 def test_more_invocations_than_workers_start_another_environment() -> None:
     with Service({"where": "where.handler"}, provisioned=1, workers=2) as service:
-        answers = [call.result().payload for call in [service.begin("where", sleep=0.5) for _ in range(4)]]
+        answers = [call.result().payload for call in [service.begin("where", sleep=1.5) for _ in range(4)]]
         assert len({answer["pid"] for answer in answers}) == 4
         assert len({answer["parent"] for answer in answers}) >= 2
 
 
 def test_a_worker_that_overruns_ends_the_environment_and_answers_for_all_that_ran_in_it() -> None:
-    with Service({"where": "where.handler"}, provisioned=1, workers=2, timeout=1) as service:
+    with Service({"where": "where.handler"}, provisioned=1, workers=2, timeout=2) as service:
         calls = [service.begin("where", sleep=30) for _ in range(2)]
         assert {call.result().payload["errorType"] for call in calls} <= {"Sandbox.Timedout", "Runtime.ExitError"}
         assert service.invoke("where").error is None

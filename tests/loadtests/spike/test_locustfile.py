@@ -33,7 +33,7 @@ def run_locust(folder: Path, endpoint: str, *options: str) -> tuple[list[Invocat
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=220,
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr

@@ -81,7 +81,7 @@ def test_what_differs_is_refused(
 def get(url: str, query: str, accept: str) -> tuple[int, str]:
     request = urllib.request.Request(f"{url}/?{query}", headers=HEADERS | {"Accept": accept})
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -50,7 +50,7 @@ def shown(proxy: ProxyProcess) -> bytes | None:
     """The certificate that a new client sees; None if TLS is refused."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as raw:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as raw:
         raw.sendall(encode.ssl_request())
         if raw.recv(1) == b"N":
             return None

@@ -173,7 +173,7 @@ def client_context(*alpn: str) -> ssl.SSLContext:
 
 @pytest.mark.parametrize("alpn", [(), ("http/1.1",)])
 def test_direct_tls_without_our_alpn_is_refused(tls_proxy: ProxyProcess, alpn: tuple[str, ...]) -> None:
-    raw = socket.create_connection(("127.0.0.1", tls_proxy.port), timeout=20)
+    raw = socket.create_connection(("127.0.0.1", tls_proxy.port), timeout=60)
     with raw, client_context(*alpn).wrap_socket(raw) as client:
         data = b""
         while piece := client.recv(1000):
@@ -182,7 +182,7 @@ def test_direct_tls_without_our_alpn_is_refused(tls_proxy: ProxyProcess, alpn: t
 
 
 def test_direct_tls_where_there_is_none_is_closed(proxy: ProxyProcess) -> None:
-    raw = socket.create_connection(("127.0.0.1", proxy.port), timeout=20)
+    raw = socket.create_connection(("127.0.0.1", proxy.port), timeout=60)
     with raw, pytest.raises((ssl.SSLError, ConnectionError)):
         client_context("postgresql").wrap_socket(raw)
 

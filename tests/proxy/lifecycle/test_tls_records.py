@@ -211,7 +211,7 @@ def test_a_client_that_leaves_in_a_handshake_leaves_nothing(tls_proxy: ProxyProc
 
 
 def test_old_versions_are_refused_with_an_alert(tls_proxy: ProxyProcess) -> None:
-    with socket.create_connection(("127.0.0.1", tls_proxy.port), timeout=20) as raw:
+    with socket.create_connection(("127.0.0.1", tls_proxy.port), timeout=60) as raw:
         raw.sendall(encode.ssl_request())
         assert raw.recv(1) == b"S"
         # A ClientHello of TLS 1.1 with one cipher suite, and no extensions.

@@ -15,7 +15,7 @@ def resumed_startup(proxy: ProxyProcess, context: ssl.SSLContext) -> list[bool]:
     session: ssl.SSLSession | None = None
     resumed = []
     for _ in range(2):
-        with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as raw:
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as raw:
             raw.sendall(encode.ssl_request())
             assert raw.recv(1) == b"S"
             with context.wrap_socket(raw, session=session) as tls:

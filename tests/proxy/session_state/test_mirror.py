@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.proxy.session_state.mirror import Pair, Step, simple
 from tests.support.postgres import Database
-from tests.support.proxy import ProxyProcess, StartProxy
+from tests.support.proxy import ProxyProcess, StartProxy, eventually
 from tests.support.rawclient import RawClient, bind, describe, execute, parse
 
 from tidegate_proxy.protocol import encode
@@ -265,4 +265,4 @@ def test_clients_that_pin(twins: tuple[Database, dict[str, Any]], start_proxy: S
         run_script(data, (proxy.parameters, twins[1]), statements, by_turns=False)
 
     check()
-    assert "pinned to its server connection" in proxy.log
+    eventually(lambda: "pinned to its server connection" in proxy.log)
