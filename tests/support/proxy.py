@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.support.postgres import Database
+from tests.support.warm import warm
 
 START_TIMEOUT = 60.0
 _LISTENING = re.compile(r"is listening on \S+ port (\d+)")
@@ -52,12 +52,8 @@ class ProxyProcess:
             if not k.startswith(("TIDEGATE_", "PG")) or k == "TIDEGATE_PROXY_CORE"
         }
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tidegate_proxy", "serve", self.config],
-                stdout=log if stdout is None else stdout,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=environment,
+            self.process = warm().start(
+                ["serve", str(self.config)], environment, log.fileno() if stdout is None else stdout, log.fileno()
             )
         self.port = 0
         # Tracebacks and protocol faults that the test provokes on purpose are allowed by name here.

@@ -39,7 +39,12 @@ class RawClient:
         self.key = b""
         self._buffer = b""
         if login:
-            self.log_in(**startup)
+            try:
+                self.log_in(**startup)
+            except BaseException:
+                # Left to the collector, it would fail whatever test runs then.
+                self.socket.close()
+                raise
 
     def __enter__(self) -> Self:
         return self

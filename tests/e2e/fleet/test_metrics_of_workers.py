@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import threading
 from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
@@ -70,10 +69,10 @@ def test_the_http_port_of_workers_must_be_free(start_member: StartMember) -> Non
 
 def test_lines_for_cloudwatch_are_whole_and_count_everything_once(database: Database, tmp_path: Path) -> None:
     settings = {"workers": 3, "cloudwatch_metrics": True, "cloudwatch_period": 0.1, "max_connections_percent": PERCENT}
-    proxy = ProxyProcess(tmp_path, database, proxy_config(database, settings), stdout=subprocess.PIPE)
+    pipe, end = os.pipe()
+    proxy = ProxyProcess(tmp_path, database, proxy_config(database, settings), stdout=end)
+    os.close(end)
     try:
-        assert proxy.process.stdout is not None
-        pipe = proxy.process.stdout.fileno()
         # It takes less than what a worker has to say at once.
         fcntl(pipe, F_SETPIPE_SZ, 4096)
         eventually(lambda: listening(proxy) == 3, timeout=TIMEOUT)
@@ -103,6 +102,5 @@ def test_lines_for_cloudwatch_are_whole_and_count_everything_once(database: Data
         assert max(found[("FleetMembers", of_target)]) == 3
         assert set(found[("FleetBudget", of_target)]) == {BUDGET}
     finally:
-        if proxy.process.stdout is not None:
-            proxy.process.stdout.close()
+        os.close(pipe)
         proxy.close()
