@@ -69,13 +69,13 @@ instructions: build  ## count the core's instructions per query (needs valgrind)
 	@$(BIN)/python -m tidegate_load.bench.instructions
 
 test: build $(NODE_STAMP)  ## all tests, in parallel; those of the proxy again with the core interpreted
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 ifeq ($(ARGS),)
 	@test ! -e $(CORE)/compiled || $(MAKE) --no-print-directory test-interpreted
 endif
 
 test-interpreted: build $(NODE_STAMP)  ## tests of the proxy and of drivers with the core interpreted
-	@TIDEGATE_PROXY_CORE=interpreted $(BIN)/python -m pytest -n $(WORKERS) $(or $(ARGS),tests/proxy tests/drivers)
+	@TIDEGATE_PROXY_CORE=interpreted $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(or $(ARGS),tests/proxy tests/drivers)
 
 failover: build  ## a primary is killed under load: downtime through the proxy and without it
 	@$(BIN)/python -m pytest tests/e2e/failover/test_failover.py -q -rP $(ARGS)
