@@ -295,7 +295,8 @@ class EmbeddedPostgres:
 
     def create_database(self, dbname: str, owner: str | None = None) -> None:
         """Create a database, owned by `owner` where given."""
-        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(dbname))
+        # By copying files, which is a third less work than by the log; nobody else writes to the template.
+        statement = sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(dbname))
         if owner is not None:
             statement += sql.SQL(" OWNER {}").format(sql.Identifier(owner))
         with self.connect() as conn:

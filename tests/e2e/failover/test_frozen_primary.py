@@ -43,7 +43,7 @@ def test_what_waits_for_a_frozen_primary_ends_when_there_is_another_writer(
         listed if known_by == "a list" else {"host": "db.example.com"},
         default_pool_size=1,
         target_check_timeout=1,
-        connection_borrow_timeout=30,
+        connection_borrow_timeout=120,
         left_writer_timeout=0,
         dns_servers=[dns.address],
     )
