@@ -40,6 +40,10 @@ def process(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
         yield proxy
     finally:
         proxy.close()
+        # A worker may come to this module more than once.
+        with postgres.connect() as conn:
+            conn.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+            conn.execute(f"DROP ROLE {database.user}")
 
 
 @pytest.fixture(scope="module")
