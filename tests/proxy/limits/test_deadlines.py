@@ -67,7 +67,7 @@ def test_an_idle_transaction_is_rolled_back(narrow_proxy: ProxyProcess, end: str
 
 def test_a_commit_that_comes_too_late_fails(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
-        one.send(Q(within(1500)) + Q("CREATE TABLE t (a int)"))
+        one.send(Q(within(3000)) + Q("CREATE TABLE t (a int)"))
         assert [one.kinds_until(), one.kinds_until()] == ["CZ", "CZ"]
         assert values(two, "SELECT to_regclass('t') IS NULL") == [b"t"]
         messages = one.query("COMMIT")
@@ -134,16 +134,27 @@ def test_set_ahead_of_the_transaction_in_one_write(narrow_proxy: ProxyProcess) -
 
 
 def test_who_takes_no_answer_loses_the_server_connection(narrow_proxy: ProxyProcess) -> None:
-    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
-        one.send(Q(within(2000)) + Q("SELECT repeat('x', 1000) FROM generate_series(1, 1000000)"))
-        assert values(two, "SELECT 'served'") == [b"served"]
-        assert one.is_closed()  # in the midst of a row
+    with RawClient(narrow_proxy.parameters) as two:
+
+        def loses_it() -> bool:
+            with RawClient(narrow_proxy.parameters) as one:
+                one.send(Q(within(2000)) + Q("SELECT repeat('x', 1000) FROM generate_series(1, 1000000)"))
+                assert values(two, "SELECT 'served'") == [b"served"]
+                try:
+                    answers = [one.read_until() for _ in range(2)]
+                except (EOFError, ConnectionError):
+                    return True  # in the midst of a row
+            # On a busy machine, the deadline may have passed before the server had anything to answer.
+            assert PASSED in map(error_of, answers)
+            return False
+
+        eventually(loses_it, what="the end of who takes no answer")
 
 
 def test_a_client_in_the_midst_of_sending(narrow_proxy: ProxyProcess) -> None:
     late = Q("SELECT '" + "x" * 200_000 + "'")
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
-        one.send(Q(within(2000)) + late[:100_000])
+        one.send(Q(within(3000)) + late[:100_000])
         assert one.kinds_until() == "CZ"
         assert values(two, "SELECT 'served'") == [b"served"]
         one.send(late[100_000:] + Q("SELECT 1"))
@@ -185,7 +196,7 @@ def test_who_is_only_pinned_has_no_transaction_to_end(narrow_proxy: ProxyProcess
 def test_pipelines_and_copy(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
         one.query("CREATE TABLE t (a int)")
-        one.send(Q(within(1500)) + Q("SAVEPOINT a") + Q("COPY t FROM STDIN"))
+        one.send(Q(within(3000)) + Q("SAVEPOINT a") + Q("COPY t FROM STDIN"))
         assert [one.kinds_until(), one.kinds_until(), one.kinds_until("G")] == ["CZ", "CZ", "G"]
         assert values(two, "SELECT count(*) FROM t") == [b"0"]
         assert error_of(one.read_until()) == PASSED
