@@ -99,7 +99,6 @@ def _apply(proxy: Proxy, pool: Pool, old: Settings, new: Settings) -> None:
         return
     init_query = pool.limits.init_query
     pool.limits = pool_limits(new, after, pool.user)
-    pool.max_prepared = pool.limits.max_prepared_statements
     proxy.share(pool)
     moved = before is None or _place(before) != _place(after) or pool.limits.init_query != init_query
     if moved or _other_login(old, new, pool.database, pool.user):

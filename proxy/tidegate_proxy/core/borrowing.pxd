@@ -7,6 +7,11 @@ from tidegate_proxy.core.server cimport ServerConnection
 cdef class Borrowing:
     cdef public list idle
     cdef public dict _waiting
+    cdef public set _servers
+    cdef public Py_ssize_t _opening
+    cdef public Py_ssize_t pool_size
+    cdef public Py_ssize_t max_waiting
+    cdef public double borrow_timeout
     cdef public bint held_up
     cdef public double now
     cdef public long generation
@@ -18,5 +23,7 @@ cdef class Borrowing:
     cpdef ServerConnection take(self)
     @cython.locals(server=ServerConnection)
     cpdef ServerConnection take_idle(self)
+    @cython.locals(count=Py_ssize_t)
+    cpdef bint joins_queue(self, ClientConnection client, double now) except *
     cpdef bint put_back(self, ServerConnection server) except *
     cpdef bint is_ready_for(self, ServerConnection server, ClientConnection client) except *

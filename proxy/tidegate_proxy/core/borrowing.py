@@ -27,6 +27,13 @@ class Borrowing:
         self.idle: list[ServerConnection] = []
         # Each with since when and until when at most it waits; the first has waited longest.
         self._waiting: dict[Waiter, tuple[float, float]] = {}
+        # All that there are, and how many are being opened.
+        self._servers: set[ServerConnection] = set()
+        self._opening = 0
+        # The settings pool_size, max_waiting_clients (0: any number) and connection_borrow_timeout, in seconds.
+        self.pool_size = 0
+        self.max_waiting = 0
+        self.borrow_timeout = 0.0
         # Something keeps server connections from being taken and put back just so.
         self.held_up = False
         # Event-loop time in seconds, as of the latest sweep: nothing here needs it more precisely.
@@ -51,6 +58,18 @@ class Borrowing:
                 return server
             # It has said goodbye, and is about to be lost.
         return None
+
+    def joins_queue(self, client: ClientConnection, now: float) -> bool:
+        """The client waits behind others, if there is nothing else to be done for it: no connection may be opened.
+
+        Parameters: `now`, event-loop time in seconds. Returns: whether it waits.
+        """
+        # Where somebody waits there is a timer already, for an earlier end.
+        count = len(self._waiting)
+        if count == 0 or len(self._servers) + self._opening < self.pool_size or 0 < self.max_waiting <= count:
+            return False
+        self._waiting[client] = (now, now + self.borrow_timeout)
+        return True
 
     def put_back(self, server: ServerConnection) -> bool:
         """A server connection that may be reused goes to whoever waits longest, else to the idle ones.

@@ -46,7 +46,7 @@ cdef class ClientConnection:
     cdef bint _discarding
     cdef bint _lost_transaction
     cdef int _reading_paused
-    cdef bytearray _held
+    cdef object _held
     cdef Py_ssize_t _needed
     cdef Py_ssize_t _skip
     cdef object _doom
@@ -54,10 +54,13 @@ cdef class ClientConnection:
     cdef public bytes request_id
 
     cpdef data_received(self, bytes data)
+    cdef _append(self, bytes data)
     cdef _hold(self, bytes data)
+    @cython.locals(held=bytes)
+    cdef bytes _take_held(self)
     @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, limit=Py_ssize_t,
                    length=Py_ssize_t, kind=int, traits=int, out=list, server=ServerConnection,
-                   was_mid_message=bint, too_long=bint, text=bytes)
+                   was_mid_message=bint, too_long=bint, text=bytes, now=double)
     cdef _process(self, bytes data, bytes prefix=*)
     cdef bytes _without_deadline(self, bytes data, Py_ssize_t pos, Py_ssize_t end)
     cpdef forget_deadline(self)

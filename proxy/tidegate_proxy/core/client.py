@@ -84,6 +84,9 @@ class ClientOwner(Protocol):
     def is_ready_for(self, server: ServerConnection, client: ClientConnection) -> bool:
         """Whether `prefix` has nothing to say."""
 
+    def joins_queue(self, client: ClientConnection, now: float) -> bool:
+        """Whether all that `acquire` has to do is to put the client at the queue's end, which is done then."""
+
     def acquire(self, client: ClientConnection) -> ServerConnection | None:
         """A server connection now, or None: then `server_granted` or `borrow_failed` is called later."""
 
@@ -186,7 +189,7 @@ class ClientConnection:
         # A portal was bound since the last Sync: it would not survive one.
         self._bound = False
         # What was received and not read yet, and the size from which on that is worth another try.
-        self._held = bytearray()
+        self._held: bytes | bytearray = b""
         self._needed = 0
         self._skip = 0
         # That much of a message is still to come; the server has not got, and shall not get, any of it.
@@ -220,25 +223,34 @@ class ClientConnection:
         self.heard = True
         self.statistics.received += len(data)
         if self._held:
-            self._held += data
+            self._append(data)
             if len(self._held) < self._needed:
                 return
             data = bytes(self._held)
-            self._held.clear()
+            self._held = b""
             self._needed = 0
         if self.waiting or self._blocked:
             self._hold(data)
         else:
             self._process(data)
 
-    def _hold(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> None:
+        if not self._held:
+            self._held = data
+            return
+        # What comes in many small pieces is copied once, not once for each.
+        if isinstance(self._held, bytes):
+            self._held = bytearray(self._held)
         self._held += data
+
+    def _hold(self, data: bytes) -> None:
+        self._append(data)
         if len(data) >= HOLD_LIMIT:
             self._pause_reading(_HOLDS_ENOUGH)
 
     def _take_held(self) -> bytes:
         held = bytes(self._held)
-        self._held.clear()
+        self._held = b""
         self._needed = 0
         self._resume_reading(_HOLDS_ENOUGH)
         return held
@@ -351,10 +363,14 @@ class ClientConnection:
                     if error is not None:
                         self._refuse(data[pos:], error)
                         return
-                server = self.owner.take() or self.owner.acquire(self)
+                server = self.owner.take()
+                if server is None:
+                    now = self.statistics.clock.read()
+                    if not self.owner.joins_queue(self, now):
+                        server = self.owner.acquire(self)
                 if server is None:
                     self.waiting = True
-                    self.asked = self.waiting_since = self.statistics.clock.read()
+                    self.asked = self.waiting_since = now
                     self._hold(data[pos:])
                     return
                 prefix = self._take(server)
@@ -480,7 +496,7 @@ class ClientConnection:
             pos = end
         self._send(server, out, data, start, pos)
         if pos < size:
-            self._held += data[pos:]
+            self._append(data[pos:])
         if was_mid_message and not self._skip and server is not None and server is self.server:
             # The answer to everything may have come before the end of the last message: data of a copy that failed.
             server.look_again()

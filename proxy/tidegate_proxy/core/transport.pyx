@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=False
+# cython: language_level=3, binding=False, auto_pickle=False
 """A socket as a transport: readiness comes from one epoll instance, and recv and send are called right here.
 
 The event loop watches the epoll instance as it would a socket, so that a turn of the loop costs one call from it,
@@ -22,7 +22,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
-        int fd
+        unsigned long long u64
     struct epoll_event:
         unsigned int events
         epoll_data_t data
@@ -61,6 +61,9 @@ cdef Py_ssize_t HIGH_WATER = 1 << 16
 cdef Py_ssize_t LOW_WATER = 1 << 14
 
 
+# With the file descriptor of what goes first; a descriptor is never as large.
+cdef unsigned long long GOES_FIRST = 1ULL << 32
+
 cdef enum:
     EVENTS = 256
     # After so many the event loop's timers and everybody else have their turn.
@@ -97,7 +100,7 @@ cdef class Poller:
         cdef epoll_event event
         cdef int operation
         event.events = events
-        event.data.fd = transport._fd
+        event.data.u64 = transport._fd | (GOES_FIRST if transport._goes_first else 0)
         if events == 0:
             operation = EPOLL_CTL_DEL
             self._transports.pop(transport._fd, None)
@@ -122,12 +125,16 @@ cdef class Poller:
     cdef _serve(self, int count):
         cdef int number
         cdef unsigned int events
+        cdef unsigned long long data
         cdef DirectTransport transport
         # What a server has to say goes first: it may be that it is gone, and then no client shall be given to it.
         for number in range(2 * count):
+            data = self._events[number % count].data.u64
+            if (data & GOES_FIRST != 0) != (number < count):
+                continue
             # One of those before may have ended it.
-            transport = self._transports.get(self._events[number % count].data.fd)
-            if transport is None or transport._goes_first != (number < count):
+            transport = self._transports.get(<int> (data & ~GOES_FIRST))
+            if transport is None:
                 continue
             events = self._events[number % count].events
             try:

@@ -62,7 +62,6 @@ class OpeningPool(SharingPool):
         self.database = database
         self.user = user
         self.name = f"{database}/{user}"
-        self.limits = limits
         self._sharing = sharing
         self._connector = connector
         self._route = Route(cluster, access, connector, self._targets_changed)
@@ -73,9 +72,26 @@ class OpeningPool(SharingPool):
         self._last_error: ProxyError | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._next_timeout: asyncio.TimerHandle | None = None
+        self.limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
         self._query_timeouts = timeouts.QueryTimeouts()
         self.now = self._loop.time()
+
+    @property
+    def limits(self) -> PoolLimits:
+        """Sizes and times; they may be replaced at any time."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: PoolLimits) -> None:
+        self._limits = limits
+        self.max_prepared = limits.max_prepared_statements
+        self.pool_size = limits.pool_size
+        self.max_waiting = limits.max_waiting_clients
+        self.borrow_timeout = limits.connection_borrow_timeout
+        if self._next_timeout is not None:
+            # Whoever comes from now on may have less time than those who are here.
+            self._wake_at(min(self._next_timeout.when(), self._loop.time() + self.borrow_timeout))
 
     # Borrowing
 
@@ -86,17 +102,17 @@ class OpeningPool(SharingPool):
         server = self.take_idle() if may_take else None
         if server is not None:
             return server
-        if 0 < self.limits.max_waiting_clients <= len(self._waiting):
+        if 0 < self.max_waiting <= len(self._waiting):
             self._loop.call_soon(waiter.borrow_failed, QueueFullError(len(self._waiting)))
             return None
         now = self._loop.time()
-        until = now + self.limits.connection_borrow_timeout
+        until = now + self.borrow_timeout
         self._waiting[waiter] = (now, until)
         # One timer for all: most waits are over long before.
         if self._next_timeout is None or until < self._next_timeout.when():
             self._wake_at(until)
         # The reserve is for those who wait for longer: the sweep sees to that.
-        if self.held < self.limits.pool_size:
+        if self.held < self.pool_size:
             self.open_more()
         return None
 

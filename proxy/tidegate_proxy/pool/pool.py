@@ -70,7 +70,6 @@ class Pool(OpeningPool):
             access=access,
             counts=counts,
         )
-        self.max_prepared = limits.max_prepared_statements
         self._asks_always = asks_always
         self._client_lost = client_lost
         self._defaults_changed = defaults_changed

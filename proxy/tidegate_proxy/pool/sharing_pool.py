@@ -27,8 +27,6 @@ class SharingPool(Borrowing):
         super().__init__()
         # Clients that have logged in.
         self.clients = 0
-        self._servers: set[ServerConnection] = set()
-        self._opening = 0
         self._closed = False
         self._paused = False
         self._contended = False
