@@ -34,6 +34,7 @@ MODULES = (
     "statements",
     "statistics",
     "suspect",
+    "tags",
     "transport",
     "watch",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from tidegate_proxy.core.codes import (
     BEGINS,
@@ -47,6 +47,7 @@ from tidegate_proxy.protocol.wire import (
 )
 
 if TYPE_CHECKING:
+    from tidegate_proxy.core.owners import ClientOwner
     from tidegate_proxy.core.server import ServerConnection
 
 HOLD_LIMIT = 1 << 16
@@ -70,58 +71,6 @@ _ENDS = re.compile(
 )
 # Why a client is not read from: bits of one number.
 _HOLDS_ENOUGH, _SERVER_FULL = 1, 2
-
-
-class ClientOwner(Protocol):
-    """What a client connection asks of its pool; `plan_generation` and `pins_sequences`: see Borrowing."""
-
-    plan_generation: bytes
-    pins_sequences: bool
-
-    def take(self) -> ServerConnection | None:
-        """An idle server connection, if there is one."""
-
-    def is_ready_for(self, server: ServerConnection, client: ClientConnection) -> bool:
-        """Whether `prefix` has nothing to say."""
-
-    def joins_queue(self, client: ClientConnection, now: float) -> bool:
-        """Whether all that `acquire` has to do is to put the client at the queue's end, which is done then."""
-
-    def acquire(self, client: ClientConnection) -> ServerConnection | None:
-        """A server connection now, or None: then `server_granted` or `borrow_failed` is called later."""
-
-    def give_up(self, client: ClientConnection) -> None:
-        """The client waits no longer."""
-
-    def prefix(self, client: ClientConnection, server: ServerConnection) -> bytes:
-        """What must be sent ahead of the client's first message to make the session the client's own."""
-
-    def orphaned(self, server: ServerConnection, client: ClientConnection, mid_message: bool) -> None:
-        """The client vanished while it held the server connection."""
-
-    def pinned(self, client: ClientConnection, reason: str) -> None:
-        """The client keeps its server connection, for this reason too."""
-
-    def unpinned(self, client: ClientConnection) -> None:
-        """Nothing keeps the client on its server connection any longer."""
-
-    def sequences_are_read(self, client: ClientConnection) -> None:
-        """The client uses currval or lastval."""
-
-    def defaults_changed(self) -> None:
-        """Parameters of a role or a database were changed for sessions to come."""
-
-    def set_deadline(self, client: ClientConnection, seconds: float) -> None:
-        """The client's transaction, or its next one, is to end by then; 0 is never."""
-
-    def client_lost(self, client: ClientConnection) -> None:
-        """The client's connection has ended."""
-
-    async def cancel(self, client: ClientConnection) -> None:
-        """Do what a CancelRequest for this client asks."""
-
-    def schema_changed(self) -> None:
-        """Something was altered or dropped: plans may be out of date."""
 
 
 class ClientConnection:

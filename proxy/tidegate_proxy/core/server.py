@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from tidegate_proxy.core.codes import (
     COPY_DONE_IN_REQUEST,
@@ -30,7 +30,7 @@ from tidegate_proxy.core.statements import (
     Statement,
     ignored,
 )
-from tidegate_proxy.core.suspect import TEMPORARY
+from tidegate_proxy.core.tags import read_tag
 from tidegate_proxy.errors import ClientProtocolError, ConnectionLostError, ProxyError, ServerProtocolError
 from tidegate_proxy.protocol import decode, encode
 from tidegate_proxy.protocol.rows import parse_data_row
@@ -58,6 +58,7 @@ from tidegate_proxy.protocol.wire import (
 if TYPE_CHECKING:
     from tidegate_proxy.core.check import Check
     from tidegate_proxy.core.client import ClientConnection
+    from tidegate_proxy.core.owners import ServerOwner
 
 # A column's name that no client can know: the server's answer to us can't be taken for an answer to anybody else.
 _MARKER = b"tidegate_" + secrets.token_hex(16).encode()
@@ -92,29 +93,6 @@ def _no_transactions() -> ProxyError:
         sqlstate="0A000",
         hint='Send single statements, or set pool_mode = "transaction" for this database or user.',
     )
-
-
-class ServerOwner(Protocol):
-    """What a server connection tells to the pool that owns it."""
-
-    @property
-    def max_prepared(self) -> int:
-        """How many statements stay prepared on each connection."""
-
-    def put_back(self, server: ServerConnection) -> bool:
-        """Take it back if that is simple; False: `server_released` has to."""
-
-    def server_released(self, server: ServerConnection) -> None:
-        """The transaction is over and the client needs the connection no longer."""
-
-    def server_lost(self, server: ServerConnection) -> None:
-        """The connection is gone, whatever the reason."""
-
-    def read_only_seen(self, server: ServerConnection) -> None:
-        """It has answered that it can't write in a read-only transaction."""
-
-    def slow_request(self, client: ClientConnection, seconds: float) -> None:
-        """What the client has asked took that long, and that is slow."""
 
 
 class ServerConnection:
@@ -338,7 +316,7 @@ class ServerConnection:
             if self.executes:
                 self._execute_ended()
             if kind == COMMAND_COMPLETE and body and READ_TAGS[body[0]]:
-                self._read_tag(body)
+                read_tag(self, body)
         elif kind == PARSE_COMPLETE:
             token = self._next_owed()
             if not isinstance(token, ParseToken):
@@ -373,40 +351,6 @@ class ServerConnection:
     def _execute_ended(self) -> None:
         self.executes -= 1
         self.flushed = max(0, self.flushed - 1)
-
-    def _read_tag(self, tag: bytes) -> None:
-        if tag in (b"DISCARD ALL\0", b"DEALLOCATE ALL\0"):
-            # What is parsed after it in the same request is there all the same.
-            later = {token.statement for token in self.owed if isinstance(token, ParseToken)}
-            self.prepared = {name: kept for name, kept in self.prepared.items() if kept in later}
-            if self.client is not None:
-                self.client.statements.forget_all(self)
-                if tag == b"DISCARD ALL\0":
-                    self.sequences_of, self.sequences_used = self.client.pid, False
-                    if not self.executes:
-                        # Behind nothing of the same request that may have pinned again.
-                        self.client.session.all_discarded()
-                    self.client.watch.sequences.forgotten(self)
-        elif tag == b"DEALLOCATE\0" and self.deallocating:
-            deallocated = self.deallocating.pop(0)
-            if deallocated is not None:
-                name, statement = deallocated
-                self.prepared.pop(statement.name, None)
-                if self.client is not None:
-                    self.client.statements.forget(name)
-        elif tag.startswith((b"ALTER ", b"DROP ", b"CREATE ")) and self.client is not None:
-            # A new table may hide another one of its name; a temporary one does so for its own client only, and pins.
-            if not tag.startswith(b"CREATE TABLE") or not self.client.session.asks_about(TEMPORARY):
-                self.client.watch.schema_changed = True
-        elif tag.startswith((b"INSERT ", b"COPY ", b"MERGE ")) and self.client is not None:
-            self.client.watch.sequences.used(self)
-        elif tag == b"DISCARD SEQUENCES\0":
-            self.sequences_used = False
-            if self.client is not None:
-                self.sequences_of = self.client.pid
-                if not self.executes and not self.client.watch.discards_and_takes:
-                    self.client.session.sequences_forgotten()
-                self.client.watch.sequences.forgotten(self)
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed

@@ -10,7 +10,8 @@ import os
 import ssl
 from collections.abc import Callable, Mapping
 
-from tidegate_proxy.core.server import ServerConnection, ServerOwner
+from tidegate_proxy.core.owners import ServerOwner
+from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.credentials.provider import Credential, CredentialProvider, is_refusal
 from tidegate_proxy.errors import (
     ProxyError,

@@ -6,7 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from tidegate_proxy.core.server import ServerConnection, ServerOwner
+from tidegate_proxy.core.owners import ServerOwner
+from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.errors import ConnectionLostError, ProxyError, ServerProtocolError, TargetUnavailableError
 from tidegate_proxy.net.connector import Connector
 from tidegate_proxy.protocol import decode
