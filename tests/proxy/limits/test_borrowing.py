@@ -7,6 +7,8 @@ import contextlib
 import psycopg
 import pytest
 from tests.proxy.adversity.helpers import value
+from tests.proxy.console.helpers import command, show
+from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
 from tests.support.rawclient import RawClient, bind, execute, parse
 
@@ -54,6 +56,35 @@ def test_a_driver_sees_too_many_connections_and_stays_connected(start_proxy: Sta
         holder.commit()
         client.rollback()
         assert client.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_each_of_many_who_wait_is_told_when_its_time_is_over(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=1, connection_borrow_timeout=0.4)
+    with contextlib.ExitStack() as stack:
+        holder, *clients = (stack.enter_context(RawClient(proxy.parameters)) for _ in range(6))
+        holder.query("BEGIN")
+        for client in clients:
+            client.send(encode.query("SELECT 1"))
+        for client in clients:
+            assert client.error_until()["C"] == "53300"
+        holder.query("COMMIT")
+        assert [value(client, "SELECT 2") for client in clients] == ["2"] * 5
+
+
+def test_a_borrow_timeout_that_is_lowered_counts_for_whoever_waits_from_then_on(
+    start_proxy: StartProxy, database: Database
+) -> None:
+    proxy = start_proxy(default_pool_size=1, connection_borrow_timeout=3600, admin_users=[database.user])
+    with contextlib.ExitStack() as stack:
+        holder, early, late = (stack.enter_context(RawClient(proxy.parameters)) for _ in range(3))
+        holder.query("BEGIN")
+        early.send(encode.query("SELECT 1"))
+        eventually(lambda: show(proxy, "BORROWS"), what="somebody who waits")
+        command(proxy, "SET connection_borrow_timeout = 0.4")
+        late.send(encode.query("SELECT 1"))
+        assert '"connection_borrow_timeout" (0.4 s)' in late.error_until()["M"]
+        holder.query("COMMIT")
+        assert early.kinds_until() == "TDCZ"
 
 
 def test_who_waits_longest_is_served_first(narrow_proxy: ProxyProcess) -> None:
