@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from tidegate_proxy.fleet import cancel, name
 from tidegate_proxy.fleet.cancel import CancelPort
 from tidegate_proxy.fleet.membership import ControlPool, Membership
-from tidegate_proxy.fleet.planner import LOOK_INTERVAL
 from tidegate_proxy.metrics.counts import PoolCounts
 from tidegate_proxy.pool.sharing import Sharing, TargetLimit
 from tidegate_proxy.settings import ConfigurationError, DatabaseSettings
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ANY_HOST = "0.0.0.0"  # noqa: S104
+
+_LOOKED_FOR = 10.0
+"""Seconds for which a client's member is looked for at most."""
 
 _FALLBACK_DATABASE = "postgres"
 """Every server has it unless somebody has dropped it; `initdb` makes it for such purposes."""
@@ -102,12 +104,22 @@ class Fleet:
         try:
             addresses = self._addresses_of(pid)
             if not addresses and name.tag_of_process(pid) != name.tag_of(self.id):
-                # A member that joined a moment ago is seen with the next look.
-                await asyncio.sleep(LOOK_INTERVAL + 0.2)
+                await self._look_for(pid)
                 addresses = self._addresses_of(pid)
             await cancel.pass_on(pid, key, addresses)
         finally:
             self._passing_on -= 1
+
+    async def _look_for(self, pid: int) -> None:
+        """Wait for a member that has joined a moment ago: looks that begin from now on show it."""
+        before = {membership: membership.looks for membership in self._memberships.values()}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOKED_FOR):
+                # The first may have begun before now.
+                for more in (1, 2):
+                    await asyncio.gather(*(each.looked(looks + more) for each, looks in before.items()))
+                    if self._addresses_of(pid):
+                        return
 
     def _addresses_of(self, pid: int) -> set[tuple[str, int]]:
         tag = name.tag_of_process(pid)

@@ -69,6 +69,8 @@ class Membership:
     def __init__(self, target: str, place: Place) -> None:
         self.target = target
         self.view: View | None = None
+        # How often it has looked, in vain or not.
+        self.looks = 0
         self.limit = FleetLimit(self._refused)
         self._place = place
         self._pool: ControlPool | None = None
@@ -78,6 +80,7 @@ class Membership:
         self._refused_until = 0.0
         self._failures = 0
         self._hurry = asyncio.Event()
+        self._looked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._stay())
 
@@ -91,6 +94,11 @@ class Membership:
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._drop_pool()
+
+    async def looked(self, looks: int) -> None:
+        """Wait until it has looked so often."""
+        while self.looks < looks:
+            await self._looked.wait()
 
     async def renew(self) -> None:
         """Log in anew: the configuration has changed."""
@@ -114,6 +122,9 @@ class Membership:
                 # Whatever it is, to be no member any more would be worse.
                 logger.exception("fleet on %s: a fault of the proxy", self.target)
                 self._failed(error)
+            self.looks += 1
+            self._looked.set()
+            self._looked = asyncio.Event()
             await self._pause()
 
     def _failed(self, error: Exception) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from tests.e2e.fleet.conftest import StartMember
 from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
 from tests.support.rawclient import RawClient
+from tests.support.relay import Relay
 
 from tidegate_proxy.fleet.name import unpack_address
 from tidegate_proxy.protocol import encode
@@ -52,6 +54,24 @@ def test_another_member_passes_it_on(database: Database, pair: tuple[ProxyProces
         send_cancel(("127.0.0.1", other.port), client.pid, client.key)
         assert client.kinds_until() == "TEZ"
     assert not is_running(database)
+
+
+def test_it_waits_for_what_the_next_look_at_the_fleet_shows(
+    database: Database, start_member: StartMember, relay_to: Callable[[int], Relay]
+) -> None:
+    relay = relay_to(database.server.port)
+    relay.stall()
+    owner, other = start_member(), start_member(database_settings={"port": relay.port})
+    with RawClient(owner.parameters) as client:
+        client.send(encode.query("SELECT pg_sleep(61)"))
+        eventually(lambda: is_running(database), timeout=60)
+        sending = threading.Thread(target=send_cancel, args=[("127.0.0.1", other.port), client.pid, client.key])
+        sending.start()
+        sending.join(2)
+        assert sending.is_alive(), "it has given up"
+        relay.resume()
+        assert client.kinds_until() == "TEZ"
+        sending.join(60)
 
 
 def two_free_ports(host: str) -> int:
