@@ -17,6 +17,7 @@ from tests.support.proxy import ProxyProcess, eventually
 from tests.support.rawclient import RawClient
 from tests.support.relay import Relay
 
+from tidegate_load.postgres import free_port
 from tidegate_proxy.fleet.name import unpack_address
 from tidegate_proxy.protocol import encode
 
@@ -75,12 +76,11 @@ def test_it_waits_for_what_the_next_look_at_the_fleet_shows(
 
 
 def two_free_ports(host: str) -> int:
-    """The first of two ports in a row of this address that nobody has at present."""
+    """The first of two ports in a row of this address that nobody has at present, nor is given by the kernel."""
     while True:
-        with socket.create_server((host, 0)) as one:
-            port: int = one.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError), socket.create_server((host, port + 1)):
-                return port
+        port = free_port(host)
+        with contextlib.suppress(OSError), socket.create_server((host, port + 1)):
+            return port
 
 
 def published(observer: Observer) -> set[tuple[str, int] | None]:

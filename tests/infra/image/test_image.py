@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,8 @@ from packaging.requirements import Requirement
 from tests.infra.conftest import ROOT
 from tests.infra.image.dockerfile import Instruction, Stage, parse, stages, variables
 from tests.infra.image.interpreter import base_python, libraries
+
+from tidegate_load.postgres import free_port
 
 DOCKERFILE = ROOT / "proxy" / "Dockerfile"
 APT = "apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*"
@@ -235,13 +236,6 @@ def test_rdss_authorities_are_in_it_and_are_what_a_server_of_rds_is_verified_by(
     bundle = (ROOT / "proxy/tidegate_proxy/roots/rds.pem").read_bytes()
     assert Path(path).read_bytes() == bundle
     assert int(count) == bundle.count(b"BEGIN CERTIFICATE") > 0
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def effective_users(pid: int) -> set[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.support.postgres import Database
 from tests.support.proxy import ProxyProcess, eventually
 from tests.support.rawclient import RawClient
 
+from tidegate_load.postgres import free_port
 from tidegate_proxy.core.statements import InternalQuery
 from tidegate_proxy.identity import auth_query
 from tidegate_proxy.identity.auth_query import AuthQuery
@@ -231,10 +231,8 @@ def test_a_query_of_ones_own_is_asked_once_for_many_logins(
 def test_while_the_database_cannot_be_asked_nobody_is_told_that_a_password_is_wrong(
     serve: Serve, database: Database
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     proxy = serve(
-        databases={database.name: {"port": port, "auth_user": "lookup", "auth_password": "x"}},
+        databases={database.name: {"port": free_port(), "auth_user": "lookup", "auth_password": "x"}},
         users={"configured": {"password": "right"}},
         check_targets=False,
     )

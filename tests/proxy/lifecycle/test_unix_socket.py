@@ -14,6 +14,8 @@ import psycopg
 import pytest
 from tests.support.proxy import ProxyProcess, StartProxy, eventually
 
+from tidegate_load.postgres import free_port
+
 
 def parameters(proxy: ProxyProcess, folder: Path) -> dict[str, object]:
     return proxy.parameters | {"host": str(folder)}
@@ -83,9 +85,7 @@ def test_a_socket_left_behind_by_a_killed_proxy_is_replaced(start_proxy: StartPr
 
 
 def test_a_socket_in_use_is_left_alone(start_proxy: StartProxy, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(tmp_path / f".s.PGSQL.{port}"))
         other.listen()

@@ -17,6 +17,7 @@ from tests.lambda_layer.identity.services import moto
 from tests.proxy.identity.iam.conftest import ACCOUNT, PROXY_ID, REGION, ROLE, known_to, new_key, token_of
 from tests.proxy.lifecycle.conftest import Authority
 
+from tidegate_load.postgres import free_port
 from tidegate_load.sts.server import StandInSts
 from tidegate_load.sts.signature import Key
 from tidegate_proxy.identity.iam.answer import MAX_ANSWER, TryAgain
@@ -204,10 +205,8 @@ def test_over_https_the_certificate_must_be_the_endpoints_own(
 
 
 def test_nobody_there_is_told_as_such(key: Key) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
     with pytest.raises(TryAgain, match="no connection to STS"):
-        ask(f"http://127.0.0.1:{port}", token_of(key), within=2.0)
+        ask(f"http://127.0.0.1:{free_port()}", token_of(key), within=2.0)
 
 
 def test_one_token_at_once_is_one_question(sts: StandInSts, key: Key) -> None:
