@@ -107,4 +107,6 @@ def _count_servers(stage: Stage) -> int:
 
 def _kill_servers(stage: Stage) -> None:
     with stage.server.connect() as conn:
-        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [USER])
+        # Wait for each to be gone: what is sent to one that is still about to end is in flight, and fails with it.
+        wait = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s"
+        conn.execute(wait, [USER])
