@@ -45,7 +45,7 @@ class JointReload:
             new = await asyncio.to_thread(read_again)
             change = await stack.enter_async_context(self._proxy.preparing(worker_settings(new, self._team)))
             place = await asyncio.to_thread(self._configuration.propose, new)
-            others = [index for index in range(len(self._team.addresses)) if index != self._team.index]
+            others = self._team.others
             # Each keeps its connection until all have answered.
             prepared = await asyncio.gather(*(self._prepare(stack, index, place) for index in others))
             for index, (connection, refusal) in zip(others, prepared, strict=True):

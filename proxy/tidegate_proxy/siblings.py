@@ -192,8 +192,9 @@ class Siblings:
         self, request: Message, here: Callable[[], Awaitable[None]] | None = None, within: float | None = None
     ) -> dict[int, Message]:
         assert self._team is not None
-        others = [index for index in range(len(self._team.addresses)) if index != self._team.index]
-        tasks: dict[int, Coroutine[Any, Any, Message]] = {index: self._ask(index, request, within) for index in others}
+        tasks: dict[int, Coroutine[Any, Any, Message]] = {
+            index: self._ask(index, request, within) for index in self._team.others
+        }
         if here is not None:
             tasks[self._team.index] = _answered(here())
         return dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))

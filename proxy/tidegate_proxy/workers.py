@@ -64,6 +64,11 @@ class Team:
     def __str__(self) -> str:
         return json.dumps(asdict(self))
 
+    @property
+    def others(self) -> list[int]:
+        """The numbers of all but this one."""
+        return [index for index in range(len(self.addresses)) if index != self.index]
+
     @classmethod
     def parse(cls, text: str) -> Team:
         """What `str` has made of one."""

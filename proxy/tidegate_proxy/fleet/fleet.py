@@ -112,7 +112,8 @@ class Fleet:
 
     async def _look_for(self, pid: int) -> None:
         """Wait for a member that has joined a moment ago: looks that begin from now on show it."""
-        before = {membership: membership.looks for membership in self._memberships.values()}
+        # One without a control connection that will ever be looks no more.
+        before = {each: each.looks for each in self._memberships.values() if not each.limit.alone}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOKED_FOR):
                 # The first may have begun before now.
