@@ -64,7 +64,7 @@ def _principal(body: bytes) -> Principal:
 
 
 def _fields_of_json(body: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(body, object_pairs_hook=_without_repetition)
+    found: dict[str, Any] = _JSON.decode(body.decode())
     result: dict[str, Any] = found["GetCallerIdentityResponse"]["GetCallerIdentityResult"]
     return result
 
@@ -74,6 +74,10 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("it says something twice")
     return found
+
+
+# json.loads makes one each time.
+_JSON = json.JSONDecoder(object_pairs_hook=_without_repetition)
 
 
 def _fields_of_xml(body: bytes) -> dict[str, Any]:

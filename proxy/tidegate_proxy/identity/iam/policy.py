@@ -9,7 +9,7 @@ from functools import cached_property
 
 _ARN = re.compile(r"arn:(?P<partition>[a-z0-9-]+):(?P<service>[a-z0-9-]+)::(?P<account>[^:]*):(?P<resource>[^:]+)")
 # What IAM allows in names, session names and paths; "*" and "?" besides in patterns.
-_NAME = r"[\w+=,.@-]+"
+_NAME = re.compile(r"[\w+=,.@-]+", re.ASCII)
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _SERVICES = {"role": "iam", "user": "iam", "root": "iam", "assumed-role": "sts", "federated-user": "sts"}
 _EXAMPLE = "for example arn:aws:iam::123456789012:role/shop"
@@ -39,7 +39,7 @@ class Principal:
             raise ValueError("it names something that cannot sign a request")
         if kind == "assumed-role":
             role, _, session = name.partition("/")
-            if not re.fullmatch(_NAME, role, re.ASCII) or not re.fullmatch(_NAME, session, re.ASCII):
+            if not _NAME.fullmatch(role) or not _NAME.fullmatch(session):
                 raise ValueError("it names an assumed role without a session")
             return cls(arn, f"arn:{match['partition']}:iam::{account}:role/{role}")
         return cls(arn, arn)

@@ -6,12 +6,11 @@ one that it should be, and no other.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from tidegate_proxy.identity.iam.reasons import Reason, TokenError
 
@@ -35,11 +34,16 @@ SECURITY_TOKEN = "X-Amz-Security-Token"  # noqa: S105 (a parameter's name)
 SIGNING = frozenset({ALGORITHM, CREDENTIAL, DATE, EXPIRES, SIGNED_HEADERS, SIGNATURE})
 """Parameters that every presigned request has. SECURITY_TOKEN comes with temporary credentials only."""
 
+_KNOWN = SIGNING | {SECURITY_TOKEN}
+
 # As Signature Version 4 encodes: nothing that two servers could read in two ways, so it can be passed on as it is.
 _PARAMETER = r"[A-Za-z-]+=[A-Za-z0-9\-._~]*(?:%[0-9A-F]{2}[A-Za-z0-9\-._~]*)*"
 _QUERY = re.compile(rf"{_PARAMETER}(?:&{_PARAMETER})*")
 # IAM's documentation has access key ids of 16 to 128 word characters.
 _SCOPE = re.compile(r"(\w{16,128})/([0-9]{8})/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request", re.ASCII)
+_VISIBLE = bytes(range(ord("!"), ord("~") + 1))
+_SIGNATURE = re.compile(r"[0-9a-f]{64}")
+_EXPIRES = re.compile(r"[1-9][0-9]{0,4}")
 _DATE = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
 
 
@@ -61,21 +65,21 @@ def split_query(query: str, own: frozenset[str]) -> dict[str, str]:
     if not _QUERY.fullmatch(query):
         raise TokenError(Reason.MALFORMED, "the query is not encoded as Signature Version 4 has it")
     found: dict[str, str] = {}
-    seen: set[str] = set()
     for part in query.split("&"):
         name, _, value = part.partition("=")
-        if name.lower() in seen:
-            # In whatever case: servers differ on which of two they would take.
+        known = name in _KNOWN or name in own
+        # In whatever case: servers differ on which of two they would take.
+        if name in found or (not known and name.lower() in map(str.lower, found)):
             raise TokenError(Reason.REPEATED_PARAMETER, "a parameter occurs twice")
-        seen.add(name.lower())
-        if name not in SIGNING and name not in own and name != SECURITY_TOKEN:
+        if not known:
             raise TokenError(Reason.UNKNOWN_PARAMETER, "there is a parameter that does not belong there")
         try:
-            found[name] = unquote(value, errors="strict") if "%" in value else value
+            found[name] = unquote_to_bytes(value).decode() if "%" in value else value
         except UnicodeDecodeError:
             raise TokenError(Reason.MALFORMED, "the query is not UTF-8") from None
-    for name in sorted((own | SIGNING).difference(found)):
-        raise TokenError(Reason.MISSING_PARAMETER, f"there is no {name}")
+    missing = (own | SIGNING).difference(found)
+    if missing:
+        raise TokenError(Reason.MISSING_PARAMETER, f"there is no {min(missing)}")
     return found
 
 
@@ -90,7 +94,7 @@ def check_signing(parameters: Mapping[str, str], *, service: str, headers: str, 
         raise TokenError(Reason.ALGORITHM, "it is not signed with AWS4-HMAC-SHA256")
     if parameters[SIGNED_HEADERS] != headers:
         raise TokenError(Reason.SIGNED_HEADERS, f"the signed headers are not {headers}")
-    if not re.fullmatch(r"[0-9a-f]{64}", parameters[SIGNATURE]):
+    if not _SIGNATURE.fullmatch(parameters[SIGNATURE]):
         raise TokenError(Reason.SIGNATURE, "the signature does not have 64 hexadecimal digits")
     issued_at = _moment(parameters[DATE])
     scope = _SCOPE.fullmatch(parameters[CREDENTIAL])
@@ -99,9 +103,9 @@ def check_signing(parameters: Mapping[str, str], *, service: str, headers: str, 
     _, day, region, named = scope.groups()
     if day != parameters[DATE][:8] or named != service:
         raise TokenError(Reason.SCOPE, f"it is not signed for the service {service} on the day of its date")
-    if SECURITY_TOKEN in parameters and not re.fullmatch(r"[!-~]+", parameters[SECURITY_TOKEN]):
+    if not _is_visible_ascii(parameters.get(SECURITY_TOKEN, "none")):
         raise TokenError(Reason.MALFORMED, f"the {SECURITY_TOKEN} is malformed")
-    if not re.fullmatch(r"[1-9][0-9]{0,4}", parameters[EXPIRES]):
+    if not _EXPIRES.fullmatch(parameters[EXPIRES]):
         raise TokenError(Reason.LIFETIME, f"the {EXPIRES} is malformed")
     lifetime = int(parameters[EXPIRES])
     if lifetime > MAX_LIFETIME:
@@ -115,10 +119,17 @@ def check_signing(parameters: Mapping[str, str], *, service: str, headers: str, 
     return Signed(region, issued_at, issued_at + lifetime)
 
 
+def _is_visible_ascii(text: str) -> bool:
+    # A kilobyte, mostly: a regular expression takes three times as long.
+    return text != "" and not text.encode().translate(None, _VISIBLE)
+
+
 def _moment(text: str) -> float:
     match = _DATE.fullmatch(text)
     if match is not None:
         year, month, day, hour, minute, second = map(int, match.groups())
-        with contextlib.suppress(ValueError):
+        try:
             return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+        except ValueError:
+            pass
     raise TokenError(Reason.DATE, f"the {DATE} is malformed")

@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-from weakref import WeakValueDictionary
 
 from tidegate_proxy.identity.iam.answer import TryAgain
 from tidegate_proxy.identity.iam.once import OncePerToken
@@ -35,11 +34,12 @@ class Client:
 
 
 class _Failures:
-    """What went wrong with a question so far. Kept for as long as somebody waits for its answer."""
+    """What went wrong with a question so far. Kept for as long as somebody waits for its answer: so many do."""
 
-    __slots__ = ("__weakref__", "count", "latest")
+    __slots__ = ("count", "latest", "waiting")
 
     def __init__(self) -> None:
+        self.waiting = 0
         self.count = 0
         self.latest: TryAgain | None = None
 
@@ -55,7 +55,7 @@ class Questions(Generic[Answer]):
         self._answers: OncePerToken[Answer] = OncePerToken()
         self._turns = Turns(per_second, at_once)
         self._busy = busy
-        self._failures: WeakValueDictionary[bytes, _Failures] = WeakValueDictionary()
+        self._failures: dict[bytes, _Failures] = {}
 
     def set_rate(self, per_second: int) -> None:
         """Begin at most so many in a second from now on."""
@@ -79,7 +79,10 @@ class Questions(Generic[Answer]):
         Raises: TryAgain, with the latest failure, when the deadline has come; TokenError for a limited client;
         ConnectionResetError for one that is gone; and whatever else `find` raises.
         """
-        failures = self._failures.setdefault(key, _Failures())
+        failures = self._failures.get(key)
+        if failures is None:
+            failures = self._failures[key] = _Failures()
+        failures.waiting += 1
         found: asyncio.Future[Answer] | None = None
 
         def begin() -> bool:
@@ -87,7 +90,7 @@ class Questions(Generic[Answer]):
             # While it waited, others from there may have failed, and the same token may have been asked about.
             if client.gone() or client.limited() or self._answers.found(key) is not None:
                 return False
-            found = self._answers.begin(key, expires_at, lambda: self._attempt(find, failures))
+            found = self._answers.begin(key, expires_at, lambda: self._attempt(key, find))
             return True
 
         waits_for_turn = False
@@ -109,14 +112,20 @@ class Questions(Generic[Answer]):
         except TimeoutError:
             why = self._busy if waits_for_turn else TryAgain("there was no answer in time")
             raise failures.latest or why from None
+        finally:
+            failures.waiting -= 1
+            if failures.waiting == 0:
+                del self._failures[key]
 
-    async def _attempt(self, find: Callable[[], Coroutine[Any, Any, Answer]], failures: _Failures) -> Answer:
+    async def _attempt(self, key: bytes, find: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         try:
             try:
                 return await find()
             finally:
                 self._turns.done()
         except TryAgain as failure:
+            # Nobody may wait any longer.
+            failures = self._failures.get(key, _Failures())
             longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures.count, 10))
             failures.count += 1
             failures.latest = failure

@@ -6,15 +6,13 @@ import asyncio
 import ssl
 from collections import Counter
 
-import aiohttp
-from yarl import URL
-
 from tidegate_proxy import __version__
 from tidegate_proxy.identity.iam.answer import MAX_ANSWER, TryAgain, read_answer
 from tidegate_proxy.identity.iam.policy import Principal
 from tidegate_proxy.identity.iam.reasons import Reason, TokenError
 from tidegate_proxy.identity.iam.token import PROXY_HEADER, ProxyToken
 from tidegate_proxy.metrics.histogram import add
+from tidegate_proxy.net.http_client import AnswerTooLongError, HttpClient
 
 _KEPT = 20.0
 """Seconds that an unused connection is kept: AWS's own end closes it somewhat later."""
@@ -26,27 +24,31 @@ class Sts:
     Parameters
     - `endpoint`: `https://HOST`.
     - `proxy_id`: sent with each request, as the header that the client has signed.
-    - `connections`: as many are kept as there may be requests at a time. `timeout`: seconds for one.
+    - `timeout`: seconds for a request.
+
+    There are as many connections as requests at a time, which are for the caller to limit.
 
     For metrics: `requests`, counted by HTTP status or kind of failure; `latencies`, their durations (see
     `core.statistics`), and `seconds`, the sum of them.
     """
 
-    def __init__(self, endpoint: str, *, proxy_id: str, connections: int, timeout: float) -> None:
+    def __init__(self, endpoint: str, *, proxy_id: str, timeout: float) -> None:
         self.requests: Counter[str] = Counter()
         self.seconds = 0.0
         self.latencies: list[int] = []
         self._endpoint = endpoint
-        self._headers = {
-            PROXY_HEADER: proxy_id,
-            "Accept": "application/json",
-            "User-Agent": f"tidegate-proxy/{__version__}",
-        }
-        self._connections = connections
+        self._headers = "".join(
+            f"{name}: {value}\r\n"
+            for name, value in (
+                (PROXY_HEADER, proxy_id),
+                ("Accept", "application/json"),
+                ("User-Agent", f"tidegate-proxy/{__version__}"),
+            )
+        )
         self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
-        # Reads the authorities' files: before the first client waits for it.
-        self._tls = ssl.create_default_context()
+        # The authorities' files are read now, before the first client waits for it.
+        tls = ssl.create_default_context()
+        self._client = HttpClient(endpoint, tls=tls, longest=MAX_ANSWER, keep=_KEPT)
 
     async def ask(self, token: ProxyToken) -> Principal:
         """Who signed the token, by one request, which takes `timeout` at most.
@@ -62,12 +64,10 @@ class Sts:
         except TimeoutError:
             outcome = "timeout"
             raise TryAgain(f"STS did not answer within {self._timeout:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             outcome = "connection"
-            # Errors of answers have the request in their text, and with it the token.
-            why = str(error) if isinstance(error, (aiohttp.ClientConnectorError, OSError)) else type(error).__name__
             raise TryAgain(
-                f"no connection to STS ({self._endpoint}): {why}: check sts_endpoint, and the route, security "
+                f"no connection to STS ({self._endpoint}): {error}: check sts_endpoint, and the route, security "
                 "group or VPC endpoint to it"
             ) from None
         finally:
@@ -78,30 +78,13 @@ class Sts:
         return read_answer(status, body)
 
     async def _get(self, token: ProxyToken) -> tuple[int, bytes]:
-        if self._session is None:
-            self._session = self._open_session()
-        # `encoded`, or what the client has signed would be encoded in yarl's own way.
-        url = URL(f"{self._endpoint}/?{token.query}", encoded=True)
-        headers = {"Host": token.host, **self._headers}
-        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
-            try:
-                await response.content.readexactly(MAX_ANSWER + 1)
-            except asyncio.IncompleteReadError as end:
-                return response.status, end.partial
-            response.close()
-            raise TokenError(Reason.STS_ANSWER, f"the answer has more than {MAX_ANSWER} bytes")
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEPT, ssl=self._tls),
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # What is packed could be larger than it looks.
-            auto_decompress=False,
-            skip_auto_headers=["Accept-Encoding"],
-        )
+        # As it was signed: the query was checked, and is not encoded again.
+        head = f"GET /?{token.query} HTTP/1.1\r\nHost: {token.host}\r\n{self._headers}\r\n"
+        try:
+            return await self._client.request(head.encode("ascii"), self._timeout)
+        except AnswerTooLongError as error:
+            raise TokenError(Reason.STS_ANSWER, str(error)) from None
 
     async def close(self) -> None:
         """Close the connections that are kept."""
-        if self._session is not None:
-            await self._session.close()
+        await self._client.close()

@@ -30,7 +30,6 @@ class TokenVerifier:
         self.sts = Sts(
             settings.sts_endpoint or f"https://{region.sts_hosts[0]}",
             proxy_id=settings.proxy_id or "",
-            connections=settings.sts_connections,
             timeout=settings.sts_timeout,
         )
         self._region = region

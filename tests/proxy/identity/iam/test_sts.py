@@ -41,7 +41,7 @@ def ask(
     """Have STS asked as often as the time allows."""
 
     async def run() -> tuple[Principal, Sts]:
-        sts = Sts(endpoint, proxy_id=proxy_id, connections=4, timeout=timeout)
+        sts = Sts(endpoint, proxy_id=proxy_id, timeout=timeout)
         questions: Questions[Principal] = Questions(4, busy=TryAgain("busy"))
         hosts = region(REGION).sts_hosts
         parsed = parse_proxy_token(token.encode(), region=REGION, hosts=hosts, now=time.time())
