@@ -95,7 +95,7 @@ class Headcount:
     @property
     def total(self) -> int:
         """All clients."""
-        return self._total + sum(region.total for region in self._others)
+        return self._total + sum(region.total for region in self._others) if self._others else self._total
 
     def of(self, name: str) -> int:
         """Those of one name."""

@@ -1,4 +1,9 @@
-"""From an accepted socket to a client connection in its pool: TLS, first packet, authentication, greeting."""
+"""From a StartupMessage to a client connection in its pool: authentication, limits, greeting.
+
+What need not wait is done in steps, right as the bytes come: a storm of cold clients is hundreds of logins at once, of
+which a task each, with its futures and turns of the event loop, would be the larger part. What has to wait (a token's
+judgement, a question to the database, the answer to a wrong password) goes on in a task.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,12 @@ import asyncio
 import logging
 import os
 import pwd
-import secrets
 import socket
-import ssl
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tidegate_proxy import __version__, events
+from tidegate_proxy.arrival import Arrival
 from tidegate_proxy.certificates.clients import check_client_certificate
 from tidegate_proxy.console import console
 from tidegate_proxy.core.client import ClientConnection
@@ -21,200 +25,223 @@ from tidegate_proxy.errors import (
     AuthenticationError,
     ClientProtocolError,
     LimitError,
-    ProxyError,
-    ShutdownError,
 )
-from tidegate_proxy.net.accept import open_stream, read_first_packet
-from tidegate_proxy.net.listen import peer_uid
-from tidegate_proxy.net.stream import Stream
-from tidegate_proxy.protocol import encode
-from tidegate_proxy.protocol.login_client import greeting
-from tidegate_proxy.protocol.startup import CancelRequest, StartupMessage
+from tidegate_proxy.headcount import Place
+from tidegate_proxy.identity.verifiers import Found
+from tidegate_proxy.net.transport import Receiver
+from tidegate_proxy.pool.known_sessions import KnownSession
+from tidegate_proxy.pool.pool import Pool
+from tidegate_proxy.protocol import encode, wire
+from tidegate_proxy.protocol.login_client import ScramLogin, greeting, key_and_ready, welcome
+from tidegate_proxy.protocol.scram import ScramKeys
+from tidegate_proxy.protocol.startup import StartupMessage
 
 if TYPE_CHECKING:
+    from tidegate_proxy.identity.iam.authenticator import IamAuthenticator
     from tidegate_proxy.proxy import Proxy
 
 logger = logging.getLogger(__name__)
 
 
-async def login(proxy: Proxy, connection: socket.socket, source: str, refusal: LimitError | None = None) -> None:
-    """Serve one accepted connection until it is logged in, or gone.
+class Login(Arrival):
+    """One accepted connection until it is logged in, or gone. Parameters: as of Arrival."""
 
-    Parameters: `connection`, non-blocking; `source`, where it comes from, as `source_of` has it; `refusal`, there are
-    too many clients already: say so and close.
-    """
-    stream: Stream | None = None
-    try:
-        async with asyncio.timeout(proxy.settings.client_login_timeout) as deadline:
-            uid = peer_uid(connection)
-            tls = proxy.tls if uid is None else None
-            stream = await open_stream(connection, tls, proxy.settings.client_login_timeout)
-            stream.source = source
-            stream.peer_uid = uid
-            await _login(proxy, stream, deadline, refusal)
-    except ProxyError as error:
-        # Malformed packets and wrong passwords are what the internet sends all day.
-        logger.log(
-            logging.WARNING if isinstance(error, AuthenticationError) else logging.INFO,
-            "login failed: %s",
-            error,
-            extra=_about(stream, "login_failed", sqlstate=error.sqlstate),
-        )
-        if error.sqlstate.startswith("28"):
-            proxy.counts.refused += 1
+    __slots__ = ("_found", "_pool", "_scram", "_session", "_shown")
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        place: Place,
+        peer_uid: int | None,
+        refusal: LimitError | None,
+    ) -> None:
+        super().__init__(proxy, loop, connection, place, peer_uid, refusal)
+        # What the client has shown, by which a server may let the proxy in.
+        self._shown: str | ScramKeys | None = None
+        # Each from the step on that finds it.
+        self._found = cast(Found, None)
+        self._scram = cast(ScramLogin, None)
+        self._pool = cast(Pool, None)
+        self._session: KnownSession | None = None
+
+    # Who it is
+
+    def _begin_session(self, packet: StartupMessage) -> None:
+        proxy, settings = self._proxy, self._proxy.settings
+        local = self.peer_uid is not None
+        if settings.client_tls == "require" and not (local or self.secure):
+            raise AuthenticationError(
+                "SSL connection is required", sqlstate="28000", hint='Connect with "sslmode=require" or stricter.'
+            )
+        if not local and settings.client_tls_ca is not None:
+            check_client_certificate(settings, self.transport.get_extra_info("ssl_object"), packet.user)
+        if packet.replication:
+            raise ClientProtocolError(
+                "replication connections are not supported through the proxy",
+                sqlstate="0A000",
+                hint="Connect to the PostgreSQL server directly.",
+            )
+        if (packet.major, packet.minor) > (3, 0) or packet.unsupported_protocol_options:
+            self.write(encode.negotiate_protocol_version(packet.unsupported_protocol_options))
+        self._step = Login._enter
+        if local and self._is_owner(packet):
+            self._start_console(packet)
+        elif local and settings.unix_socket_auth == "peer":
+            self._check_peer(packet.user)
+        elif proxy.iam is not None and proxy.iam.takes(packet.user):
+            self._wait_for(self._authenticate_by_token(proxy.iam, packet))
+        elif (found := proxy.logins.find(packet.user, packet.database)) is not None:
+            self._found = found
+            self._scram = ScramLogin(packet.user, (*found.verifiers, found.mock)[0], self.channel_binding)
+            self.write(self._scram.offer)
+            self._step = Login._read_scram
         else:
-            proxy.counts.failed += 1
-        _refuse(stream, error)
-    except TimeoutError:
-        proxy.counts.failed += 1
-        logger.info(
-            "login failed: not logged in within client_login_timeout",
-            extra=_about(stream, "login_failed", sqlstate="57014"),
-        )
-        _refuse(stream, ProxyError("canceling authentication due to timeout", sqlstate="57014"))
-    except (ConnectionError, ssl.SSLError, OSError) as error:
-        if isinstance(error, ssl.SSLError):
-            proxy.counts.refused += 1
+            self._wait_for(self._authenticate(packet))
+
+    def _is_owner(self, packet: StartupMessage) -> bool:
+        """Whether whoever runs the proxy wants to use its console, over a Unix socket."""
+        return self.peer_uid == os.geteuid() and packet.user == packet.database == console.DATABASE
+
+    def _check_peer(self, user: str) -> None:
+        """Raises: AuthenticationError unless the operating system's user has the same name."""
+        try:
+            name = pwd.getpwuid(self.peer_uid or 0).pw_name
+        except KeyError:
+            name = None
+        if name != user or user not in self._proxy.settings.users:
+            raise AuthenticationError(f'Peer authentication failed for user "{user}"', sqlstate="28000")
+
+    def _read_scram(self) -> bool:
+        message = self.take_message(wire.MAX_SASL_MESSAGE)
+        if message is None:
+            return False
+        assert self.startup is not None
+        user, scram, logins = self.startup.user, self._scram, self._proxy.logins
+        try:
+            if not scram.challenged:
+                self.write(scram.challenge(*message))
+                return True
+            scram.exchange.read_proof(scram.proof(*message))
+        except AuthenticationError:
+            logins.failed(self, user, "refused")
+            raise
+        answer = logins.judge(self, user, self._found, scram.exchange)
+        self._step = Login._enter
+        if answer is None:
+            self._wait_for(self._refuse_proof(self.startup))
         else:
-            proxy.counts.failed += 1
-        logger.debug("login given up: %s", error)
-        if stream is not None:
-            stream.transport.abort()
-    except asyncio.CancelledError:
-        _refuse(stream, ShutdownError())
-        raise
-    except Exception:
-        logger.exception("login failed by a fault of the proxy")
-        _refuse(stream, ProxyError())
+            self._proven(answer)
+        return True
 
+    async def _refuse_proof(self, packet: StartupMessage) -> None:
+        exchange = self._scram.exchange
+        self._proven(await self._proxy.logins.refuse(self, packet.user, packet.database, exchange))
 
-def _about(stream: Stream | None, event: str, **more: object) -> dict[str, object]:
-    return events.of_login(event, stream.startup if stream else None, stream.transport if stream else None, **more)
+    def _proven(self, answer: bytes) -> None:
+        # Together with the greeting, if that need not wait.
+        self._unsent = encode.authentication_sasl_final(answer)
+        self._shown = self._scram.exchange.keys
 
+    async def _authenticate(self, packet: StartupMessage) -> None:
+        self._shown = await self._proxy.logins.authenticate(self, packet.user, packet.database)
 
-def _refuse(stream: Stream | None, error: ProxyError) -> None:
-    if stream is not None and stream.transport is not None and not stream.lost:
-        stream.write(encode.error_response(error, fatal=True))
-        stream.transport.close()
-
-
-async def _login(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, refusal: LimitError | None) -> None:
-    tls = proxy.tls if stream.peer_uid is None else None
-    packet = await read_first_packet(stream, tls, proxy.settings.client_login_timeout)
-    if isinstance(packet, CancelRequest):
-        await proxy.cancel(packet.pid, packet.key)
-        stream.transport.close()
-        return
-    if refusal is not None:
-        raise refusal
-    stream.startup = packet
-    await _start_session(proxy, stream, deadline, packet)
-
-
-async def _start_session(proxy: Proxy, stream: Stream, deadline: asyncio.Timeout, packet: StartupMessage) -> None:
-    settings = proxy.settings
-    local = stream.peer_uid is not None
-    if settings.client_tls == "require" and not (stream.secure or local):
-        raise AuthenticationError(
-            "SSL connection is required", sqlstate="28000", hint='Connect with "sslmode=require" or stricter.'
-        )
-    if not local:
-        check_client_certificate(settings, stream.transport.get_extra_info("ssl_object"), packet.user)
-    if packet.replication:
-        raise ClientProtocolError(
-            "replication connections are not supported through the proxy",
-            sqlstate="0A000",
-            hint="Connect to the PostgreSQL server directly.",
-        )
-    if (packet.major, packet.minor) > (3, 0) or packet.unsupported_protocol_options:
-        stream.write(encode.negotiate_protocol_version(packet.unsupported_protocol_options))
-    shown = None
-    if local and _is_owner(stream, packet):
-        _start_console(proxy, stream, packet)
-        return
-    if local and settings.unix_socket_auth == "peer":
-        _check_peer(proxy, stream, packet.user)
-    elif proxy.iam is not None and proxy.iam.takes(packet.user):
+    async def _authenticate_by_token(self, iam: IamAuthenticator, packet: StartupMessage) -> None:
+        proxy = self._proxy
         by_token = partial(
-            proxy.iam.authenticate,
-            stream,
+            iam.authenticate,
+            self,
             packet.user,
             packet.database,
-            settings.database(packet.database),
+            proxy.settings.database(packet.database),
             partial(proxy.pool, packet.database, packet.user),
-            deadline.when() or 0.0,
+            self._timer.when(),
         )
-        await proxy.logins.counted(stream, packet.user, by_token)
-    else:
-        shown = await proxy.logins.authenticate(stream, packet.user, packet.database)
-    if packet.database == console.DATABASE and console.DATABASE not in settings.databases:
-        _start_console(proxy, stream, packet)
-        return
-    proxy.control.admit(packet.database)
-    proxy.take_place(packet.database, packet.user)
-    pool = proxy.pool(packet.database, packet.user)
-    if shown is not None:
-        proxy.credentials.learn(packet.database, packet.user, shown)
-    # From here on the client waits for us: `connection_borrow_timeout` ends that, with an error that says why.
-    deadline.reschedule(
-        asyncio.get_running_loop().time() + pool.limits.connection_borrow_timeout + settings.server_connect_timeout
-    )
-    session = {name.lower(): value for name, value in (packet.options | packet.parameters).items()}
-    session, told = await pool.begin_session(session)
-    parameters = dict(told)
-    if stream.lost:
-        raise ConnectionResetError("the connection was closed")
-    parameters[b"tidegate.version"] = __version__.encode()
-    mode = settings.pool_mode_of(packet.database, packet.user)
-    parameters[b"tidegate.pool_mode"] = mode.encode()
-    pid, key = proxy.new_cancel_key()
-    client = ClientConnection(
-        pool,
-        pid,
-        key,
-        Session(session, always_ask=settings.session_check == "always" and mode != "session"),
-        told,
-        pool.counts.statistics(secure=stream.secure),
-        keeps_server=mode == "session",
-        single_statements=mode == "statement",
-    )
-    proxy.add_client(client)
-    stream.write(greeting(parameters, pid, key))
-    stream.hand_over(client)
-    if settings.log_connections:
-        logger.info("%s: client %d has logged in", pool.name, pid, extra=events.of_client("connected", pool, client))
+        await proxy.logins.counted(self, packet.user, by_token)
 
+    # What it gets
 
-def _is_owner(stream: Stream, packet: StartupMessage) -> bool:
-    """Whether whoever runs the proxy wants to use its console, over a Unix socket."""
-    return stream.peer_uid == os.geteuid() and packet.user == packet.database == console.DATABASE
+    def _enter(self) -> bool:
+        """The client is who it says: let it into its pool, or to the console."""
+        proxy, packet = self._proxy, self.startup
+        assert packet is not None
+        if packet.database == console.DATABASE and console.DATABASE not in proxy.settings.databases:
+            self._start_console(packet)
+            return True
+        proxy.control.admit(packet.database)
+        proxy.take_place(self.place, packet.database, packet.user)
+        self._pool = pool = proxy.pool(packet.database, packet.user)
+        if self._shown is not None:
+            proxy.credentials.learn(packet.database, packet.user, self._shown)
+        self._session = pool.known_session(packet.session)
+        self._step = Login._greet
+        if self._session is None:
+            # From here on the client waits for us: `connection_borrow_timeout` ends that, with an error that says why.
+            self._timer.cancel()
+            within = pool.limits.connection_borrow_timeout + proxy.settings.server_connect_timeout
+            self._timer = self._loop.call_later(within, self._time_is_up)
+            self._wait_for(self._ask_for_session(pool, packet))
+        return True
 
+    async def _ask_for_session(self, pool: Pool, packet: StartupMessage) -> None:
+        self._session = await pool.begin_session(packet.session)
 
-def _check_peer(proxy: Proxy, stream: Stream, user: str) -> None:
-    """Raises: AuthenticationError unless the operating system's user has the same name."""
-    try:
-        name = pwd.getpwuid(stream.peer_uid or 0).pw_name
-    except KeyError:
-        name = None
-    if name != user or user not in proxy.settings.users:
-        raise AuthenticationError(f'Peer authentication failed for user "{user}"', sqlstate="28000")
-
-
-def _start_console(proxy: Proxy, stream: Stream, packet: StartupMessage) -> None:
-    may_change = packet.user in proxy.settings.admin_users or _is_owner(stream, packet)
-    if not may_change and packet.user not in proxy.settings.stats_users:
-        raise AuthenticationError(
-            f'user "{packet.user}" may not use the admin console',
-            sqlstate="42501",
-            hint='Name the user in "admin_users" or "stats_users".',
+    def _greet(self) -> bool:
+        proxy, packet, pool, session = self._proxy, self.startup, self._pool, self._session
+        assert packet is not None
+        assert session is not None
+        if self.lost:
+            return False  # which ends it
+        mode = proxy.settings.pool_mode_of(packet.database, packet.user)
+        pid, key = proxy.new_cancel_key()
+        client = ClientConnection(
+            pool,
+            pid,
+            key,
+            Session(session.parameters, always_ask=proxy.settings.session_check == "always" and mode != "session"),
+            session.told,
+            pool.counts.statistics(secure=self.secure),
+            keeps_server=mode == "session",
+            single_statements=mode == "statement",
         )
-    pid, key = random_cancel_key()
-    stream.write(greeting(console.PARAMETERS, pid, key))
-    name = packet.parameters.get("application_name", "")
-    stream.hand_over(console.Console(proxy, packet.user, may_change=may_change, application_name=name))
+        proxy.add_client(client, self.place)
+        self.became_client = True
+        self.write(_welcome(session, mode) + key_and_ready(pid, key))
+        self._leave_to(client)
+        if proxy.settings.log_connections:
+            logger.info(
+                "%s: client %d has logged in", pool.name, pid, extra=events.of_client("connected", pool, client)
+            )
+        return False
+
+    def _start_console(self, packet: StartupMessage) -> None:
+        proxy = self._proxy
+        may_change = packet.user in proxy.settings.admin_users or self._is_owner(packet)
+        if not may_change and packet.user not in proxy.settings.stats_users:
+            raise AuthenticationError(
+                f'user "{packet.user}" may not use the admin console',
+                sqlstate="42501",
+                hint='Name the user in "admin_users" or "stats_users".',
+            )
+        self.write(greeting(console.PARAMETERS, *random_cancel_key()))
+        name = packet.parameters.get("application_name", "")
+        self._leave_to(console.Console(proxy, packet.user, may_change=may_change, application_name=name))
+
+    def _leave_to(self, protocol: Receiver) -> None:
+        self.hand_over(protocol)
+        self._end()
+
+
+def _welcome(session: KnownSession, mode: str) -> bytes:
+    known = session.welcomes.get(mode)
+    if known is None:
+        own = {b"tidegate.version": __version__.encode(), b"tidegate.pool_mode": mode.encode()}
+        known = session.welcomes[mode] = welcome(session.told | own)
+    return known
 
 
 def random_cancel_key() -> tuple[int, bytes]:
     """A process id that looks like one, and four unguessable bytes."""
-    random = secrets.token_bytes(8)
+    random = os.urandom(8)
     return int.from_bytes(random[:4], "big") % (2**31 - 1) + 1, random[4:]

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__, events
+from tidegate_proxy.arrival import Arrival
 from tidegate_proxy.certificates.keeper import CertificateKeeper
 from tidegate_proxy.console.averages import Averages
 from tidegate_proxy.console.console import Console
@@ -22,14 +23,13 @@ from tidegate_proxy.errors import LimitError
 from tidegate_proxy.fleet.fleet import Fleet
 from tidegate_proxy.fleet.name import process_id
 from tidegate_proxy.headcount import Place, of_database, of_source, of_user
-from tidegate_proxy.identity.client_login import ClientLogins
 from tidegate_proxy.identity.login_limits import source_of
 from tidegate_proxy.identity.verifiers import ClientVerifiers
 from tidegate_proxy.idle_clients import IdleClients
-from tidegate_proxy.login import login, random_cancel_key
+from tidegate_proxy.login import Login, random_cancel_key
+from tidegate_proxy.logins import Logins
 from tidegate_proxy.metrics.monitor import Monitor
-from tidegate_proxy.net.listen import BACKLOG, UnixListener, tcp_listeners
-from tidegate_proxy.net.transport import notice_silence
+from tidegate_proxy.net.listen import BACKLOG, UnixListener, hand_down, peer_uid, tcp_listeners
 from tidegate_proxy.proxy_pools import ProxyPools
 from tidegate_proxy.reload import Change
 from tidegate_proxy.settings import ConfigurationError, Settings
@@ -72,7 +72,8 @@ class Proxy(ProxyPools):
         self.siblings = Siblings(self, team)
         self._read_again = read_again
         self._changing = asyncio.Lock()
-        self.logins = ClientLogins(settings, ClientVerifiers(settings, self.credentials.secrets, self.auth_query))
+        verifiers = ClientVerifiers(settings, self.credentials.secrets, self.auth_query)
+        self.logins = Logins(settings, verifiers, self.auth_query)
         self.averages = Averages(self.counts)
         self.control = Control(self)
         self.monitor = Monitor(self)
@@ -81,8 +82,9 @@ class Proxy(ProxyPools):
         # Clients that are closed but have not taken all of what was sent, and since when.
         self._leaving: dict[ClientConnection, float] = {}
         self._headcount = self.siblings.headcount()
-        # Of logins under way, and of logged-in clients by their number.
-        self._logins: dict[asyncio.Task[None], Place] = {}
+        # Under way; what logged-in clients take is known by their number.
+        self._logins: set[Arrival] = set()
+        self._last_login = asyncio.Event()
         self._places: dict[int, Place] = {}
         self._idle_clients = IdleClients(self._clients.values, self.pool_of)
         self._reload: asyncio.Task[None] | None = None
@@ -145,12 +147,18 @@ class Proxy(ProxyPools):
                 raise
             self._listeners.append(self._unix.socket)
             logger.info("tidegate-proxy %s is listening on %s", __version__, self._unix.path)
+        self.hand_down_options()
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.add_reader(listener, self._accept, listener)
             if listener.family != socket.AF_UNIX:
                 address = listener.getsockname()
                 logger.info("tidegate-proxy %s is listening on %s port %d", __version__, address[0], address[1])
+
+    def hand_down_options(self) -> None:
+        """New clients get the socket options that the settings say."""
+        for listener in self._listeners:
+            hand_down(listener, self.settings.client_tcp_user_timeout)
 
     @property
     def port(self) -> int:
@@ -271,15 +279,21 @@ class Proxy(ProxyPools):
             wait.cancel()
 
     async def _until_all_are_gone(self) -> None:
-        logins = list(self._logins)
-        if logins:
-            await asyncio.wait(logins, timeout=_LAST_LOGINS)
-            for task in logins:
-                task.cancel()
+        if self._logins:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_LOGINS):
+                    await self._until_no_logins()
+            for login in [*self._logins]:
+                login.cancel()
             for client in [*self._clients.values()]:
                 client.shut_down()
         if self._clients:
             await self._empty.wait()
+
+    async def _until_no_logins(self) -> None:
+        while self._logins:
+            self._last_login.clear()
+            await self._last_login.wait()
 
     async def close(self) -> None:
         """End everything now; clients that are still there get 57P01."""
@@ -290,10 +304,9 @@ class Proxy(ProxyPools):
             client.end()
         if self._shutdown is not None:
             self._shutdown.cancel()
-        for task in list(self._logins):
-            task.cancel()
-        if self._logins:
-            await asyncio.wait(list(self._logins))
+        for login in [*self._logins]:
+            login.cancel()
+        await self._until_no_logins()
         if self._pools:
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         await self.fleet.close()
@@ -376,42 +389,35 @@ class Proxy(ProxyPools):
                 raise
             self.counts.received += 1
             connection.setblocking(False)
-            if listener.family == socket.AF_UNIX:
-                source = ""
-            else:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                notice_silence(connection, self.settings.client_tcp_user_timeout)
-                source = source_of(str(address[0]))
+            local = self._unix is not None and listener is self._unix.socket
+            source = "" if local else source_of(str(address[0]))
             place = Place(self._headcount, source)
-            surplus, refusal = self._surplus(source)
+            surplus, setting = self._surplus(source)
             if surplus > _REFUSALS_AT_ONCE:
                 place.leave()
                 connection.close()
                 continue
-            task = loop.create_task(self._log_in(connection, source, refusal if surplus > 0 else None))
-            self._logins[task] = place
-            task.add_done_callback(self._login_ended)
+            refusal = None
+            if surplus > 0:
+                refusal = LimitError.of(of_source(source), setting) if setting else LimitError()
+            login = Login(self, loop, connection, place, peer_uid(connection) if local else None, refusal)
+            self._logins.add(login)
+            login.begin()
 
-    def _surplus(self, source: str) -> tuple[int, LimitError]:
-        """By how many the clients are above a limit, the one from there included, and what it is told then."""
+    def _surplus(self, source: str) -> tuple[int, str]:
+        """By how many the clients are above a limit, the one from there included, and its setting if it is of these."""
         most = self.settings.max_client_conn_per_source
         if source and most and (count := self._headcount.of(of_source(source))) > most:
-            return count - most, LimitError.of(of_source(source), "max_client_conn_per_source")
-        return self._headcount.total - self.settings.max_client_conn, LimitError()
+            return count - most, "max_client_conn_per_source"
+        return self._headcount.total - self.settings.max_client_conn, ""
 
-    async def _log_in(self, connection: socket.socket, source: str, refusal: LimitError | None) -> None:
-        try:
-            await login(self, connection, source, refusal)
-        finally:
-            # Not only by the task's callback: who sees that its connection is closed may come back before that.
-            task = asyncio.current_task()
-            assert task is not None
-            self._login_ended(task)
-
-    def _login_ended(self, task: asyncio.Task[None]) -> None:
-        place = self._logins.pop(task, None)
-        if place is not None:
-            place.leave()
+    def login_ended(self, login: Arrival) -> None:
+        """A login has failed, or has become a client; called once."""
+        self._logins.discard(login)
+        if not self._logins:
+            self._last_login.set()
+        if not login.became_client:
+            login.place.leave()
 
     def _accept_again(self, listener: socket.socket) -> None:
         if listener in self._listeners:
@@ -431,15 +437,16 @@ class Proxy(ProxyPools):
             if pid not in self._clients:
                 return pid, key
 
-    def take_place(self, database: str, user: str) -> None:
-        """Count the client that is logging in for this database and user, called by its login's task.
+    def take_place(self, place: Place, database: str, user: str) -> None:
+        """Count the client that is logging in for this database and user.
 
         Raises: LimitError when one of them has as many as it may.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        self._logins[task].belongs_to(database, user)
-        shared = shared_limits(self.settings, database, user)
+        place.belongs_to(database, user)
+        pool = self._pools.get((database, user))
+        shared = pool.shared_limits if pool is not None else None
+        if shared is None:
+            shared = shared_limits(self.settings, database, user)
         for most, setting, whose in (
             (shared.max_db_client_connections, "max_db_client_connections", of_database(database)),
             (shared.max_user_client_connections, "max_user_client_connections", of_user(user)),
@@ -447,16 +454,13 @@ class Proxy(ProxyPools):
             if most and self._headcount.of(whose) > most:
                 raise LimitError.of(whose, setting)
 
-    def add_client(self, client: ClientConnection) -> None:
-        """A client has logged in; called by its login's task."""
+    def add_client(self, client: ClientConnection, place: Place) -> None:
+        """A client has logged in, and keeps the place that its login has taken."""
         self._empty.clear()
         self._clients[client.pid] = client
+        self._places[client.pid] = place
         self.pool_of(client).clients += 1
         self.counts.accepted += 1
-        # It counts once: the next client may come before the task is seen to be done.
-        task = asyncio.current_task()
-        if task is not None and (place := self._logins.pop(task, None)) is not None:
-            self._places[client.pid] = place
 
     def _client_lost(self, client: ClientConnection) -> None:
         if self._clients.pop(client.pid, None) is not None:

@@ -142,7 +142,7 @@ class ProxyPools(abc.ABC):
         """Let a pool take part in the limits that it shares, as the settings are now."""
         target = self.settings.database(pool.database)
         assert target is not None
-        shared = shared_limits(self.settings, pool.database, pool.user)
+        pool.shared_limits = shared = shared_limits(self.settings, pool.database, pool.user)
         self.sharing.join(
             pool,
             [

@@ -73,6 +73,7 @@ def apply_settings(proxy: Proxy, old: Settings, new: Settings) -> None:
     """
     logging.getLogger().setLevel(new.log_level.upper())
     proxy.follow_iam(new)
+    proxy.hand_down_options()
     proxy.counts.call_slow(new.log_slow_queries)
     proxy.sharing.set_percent(new.max_connections_percent, new.max_idle_connections_percent)
     if old.databases != new.databases:

@@ -21,4 +21,5 @@ class TLSTransport(DirectTransport):
         server_side: bool,
         server_hostname: str | None = None,
         goes_first: bool = False,
+        received: bytes = b"",
     ) -> None: ...

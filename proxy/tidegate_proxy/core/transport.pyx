@@ -362,7 +362,7 @@ cdef class TLSTransport(DirectTransport):
     """The same inside TLS.
 
     Parameters: `context`, `server_side`, `server_hostname` as for `ssl.SSLContext.wrap_bio`; the others as for
-    DirectTransport. `handshake` is the future to wait for; only then is the protocol told that there is a connection,
+    DirectTransport; `received`, what has come of the handshake already. `handshake` is the future to wait for; only then is the protocol told that there is a connection,
     and until then nothing can be written.
     """
 
@@ -374,7 +374,9 @@ cdef class TLSTransport(DirectTransport):
     cdef Py_ssize_t _unasked
     cdef bint _secure
 
-    def __init__(self, loop, sock, protocol, context, server_side, server_hostname=None, goes_first=False):
+    def __init__(
+        self, loop, sock, protocol, context, server_side, server_hostname=None, goes_first=False, bytes received=b""
+    ):
         cdef Poller poller = _poller_of(loop)
         self.handshake = loop.create_future()
         self._tls = context.wrap_bio(
@@ -392,7 +394,9 @@ cdef class TLSTransport(DirectTransport):
         self._queue = []
         self.set_protocol(protocol)
         poller.watch(self, EPOLLIN)
-        if not server_side:
+        if received:
+            poller._incoming.write(received)
+        if received or not server_side:
             self._go_on()
 
     def get_extra_info(self, name, default=None):

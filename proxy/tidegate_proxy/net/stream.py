@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import string
 from typing import cast
 
 from tidegate_proxy.errors import ProxyError
@@ -11,6 +12,7 @@ from tidegate_proxy.protocol import wire
 from tidegate_proxy.protocol.startup import StartupMessage
 
 _READ_AHEAD = 1 << 16
+_LETTERS = string.ascii_letters.encode()
 
 
 class Stream(asyncio.Protocol):
@@ -19,6 +21,20 @@ class Stream(asyncio.Protocol):
     Parameters
     - `error`: which kind of ProxyError a malformed message is, by whose fault that would be.
     """
+
+    __slots__ = (
+        "_at",
+        "_buffer",
+        "_error",
+        "_lost",
+        "_paused",
+        "_waiter",
+        "channel_binding",
+        "peer_uid",
+        "source",
+        "startup",
+        "transport",
+    )
 
     def __init__(self, error: type[ProxyError]) -> None:
         self.transport = cast(asyncio.Transport, None)
@@ -30,7 +46,9 @@ class Stream(asyncio.Protocol):
         # What a client said of itself at first.
         self.startup: StartupMessage | None = None
         self._error = error
-        self._buffer = bytearray()
+        # What has come, and how much of it has been taken.
+        self._buffer = b""
+        self._at = 0
         self._lost: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
@@ -51,11 +69,15 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
-        self._buffer += data
-        if len(self._buffer) > _READ_AHEAD and not self._paused:
+        if self._buffer:
+            data = self._buffer[self._at :] + data
+            self._at = 0
+        self._buffer = data
+        if len(data) > _READ_AHEAD and not self._paused:
             self._paused = True
             self.transport.pause_reading()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport."""
@@ -72,50 +94,72 @@ class Stream(asyncio.Protocol):
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
+    def take_message(self, limit: int) -> tuple[int, bytes] | None:
+        """One message, its type and body; None while it is not there. Raises: ProxyError, as `read_message`."""
+        buffer, at = self._buffer, self._at
+        there = len(buffer) - at
+        if not there:
+            self._need_more()
+            return None
+        kind = buffer[at]
+        if kind not in _LETTERS:
+            # A second StartupMessage, say, whose first bytes would make a length that never comes.
+            raise self._error(f"invalid message type {kind}")
+        if there < 5:
+            self._need_more()
+            return None
+        length = int.from_bytes(buffer[at + 1 : at + 5], "big")
+        if not 4 <= length <= limit + 4:
+            raise self._error(f"invalid message length {length} for message type 0x{kind:02X}")
+        if there <= length:
+            self._need_more()
+            return None
+        return kind, self._take(5, 1 + length)
+
+    def take_startup(self) -> bytes | None:
+        """The body of a first packet, which has no type; None while it is not there."""
+        there = len(self._buffer) - self._at
+        if there < 4:
+            self._need_more()
+            return None
+        length = int.from_bytes(self._buffer[self._at : self._at + 4], "big")
+        if not 8 <= length <= wire.MAX_STARTUP_PACKET + 4:
+            raise self._error("invalid length of startup packet")
+        if there < length:
+            self._need_more()
+            return None
+        return self._take(4, length)
+
+    def _take(self, begin: int, end: int) -> bytes:
+        taken = self._buffer[self._at + begin : self._at + end]
+        self._at += end
+        if self._at == len(self._buffer):
+            self._buffer, self._at = b"", 0
+        return taken
+
+    def _need_more(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
     async def read_exactly(self, size: int) -> bytes:
         """Wait for `size` bytes. Raises: ConnectionError when the connection ends before."""
-        if len(self._buffer) < size:
-            await self._until_there(size)
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
-
-    async def _until_there(self, size: int) -> None:
-        while len(self._buffer) < size:
-            if self._lost is not None:
-                raise ConnectionResetError("the connection was closed") from self._lost
-            if self._paused:
-                self._paused = False
-                self.transport.resume_reading()
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+        while len(self._buffer) - self._at < size:
+            self._need_more()
+            await self._more()
+        return self._take(0, size)
 
     async def read_message(self, limit: int) -> tuple[int, bytes]:
         """Wait for one message: its type and body. Raises: see MessageStream."""
-        buffer = self._buffer
-        if not buffer:
-            await self._until_there(1)
-        kind = buffer[0]
-        if not chr(kind).isascii() or not chr(kind).isalpha():
-            # A second StartupMessage, say, whose first bytes would make a length that never comes.
-            raise self._error(f"invalid message type {kind}")
-        if len(buffer) < 5:
-            await self._until_there(5)
-        length = int.from_bytes(buffer[1:5], "big")
-        if not 4 <= length <= limit + 4:
-            raise self._error(f"invalid message length {length} for message type 0x{kind:02X}")
-        if len(buffer) <= length:
-            await self._until_there(1 + length)
-        body = bytes(buffer[5 : 1 + length])
-        del buffer[: 1 + length]
-        return kind, body
+        while (message := self.take_message(limit)) is None:
+            await self._more()
+        return message
 
-    async def read_startup(self) -> bytes:
-        """Wait for a first packet, which has no type; returns its body."""
-        length = int.from_bytes(await self.read_exactly(4), "big") - 4
-        if not 4 <= length <= wire.MAX_STARTUP_PACKET:
-            raise self._error("invalid length of startup packet")
-        return await self.read_exactly(length)
+    async def _more(self) -> None:
+        if self._lost is not None:
+            raise ConnectionResetError("the connection was closed") from self._lost
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
 
     def write(self, data: bytes) -> None:
         """Send."""
@@ -136,4 +180,4 @@ class Stream(asyncio.Protocol):
         if self._paused:
             self.transport.resume_reading()
         if self._buffer:
-            protocol.data_received(bytes(self._buffer))
+            protocol.data_received(self._buffer[self._at :])

@@ -10,6 +10,9 @@ from typing import Any, Protocol, cast
 
 from tidegate_proxy.core import COMPILED
 
+if COMPILED:
+    from tidegate_proxy.core.transport import DirectTransport, TLSTransport
+
 HANDSHAKE_TIMEOUT = 60.0
 """Seconds, where the caller has no other limit."""
 
@@ -86,6 +89,36 @@ def notice_silence(connection: socket.socket, seconds: float) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def directly(loop: asyncio.AbstractEventLoop, connection: socket.socket, protocol: Receiver) -> asyncio.Transport:
+    """As `plain`, without waiting: for the compiled core only. Raises: OSError, the socket is closed then."""
+    try:
+        return DirectTransport(loop, connection, protocol)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def directly_over_tls(
+    loop: asyncio.AbstractEventLoop,
+    transport: asyncio.Transport,
+    protocol: Receiver,
+    context: ssl.SSLContext,
+    received: bytes,
+) -> TLSTransport:
+    """Go on over TLS on a transport from `directly`, which must not be used any more, as the server.
+
+    Parameters: `received`, what has come of the handshake already. Returns: the new transport, which the protocol is
+    told of at the end of the handshake.
+    """
+    assert isinstance(transport, DirectTransport)
+    connection = transport.detach()
+    try:
+        return TLSTransport(loop, connection, protocol, context, True, received=received)
+    except BaseException:
+        connection.close()
+        raise
+
+
 async def plain(connection: socket.socket, protocol: Receiver, *, goes_first: bool = False) -> asyncio.Transport:
     """A transport for a connected, non-blocking socket, which belongs to it from now on.
 
@@ -93,9 +126,7 @@ async def plain(connection: socket.socket, protocol: Receiver, *, goes_first: bo
     """
     loop = asyncio.get_running_loop()
     if COMPILED:
-        from tidegate_proxy.core.transport import DirectTransport
-
-        return cast(asyncio.Transport, DirectTransport(loop, connection, protocol, goes_first))
+        return DirectTransport(loop, connection, protocol, goes_first)
     transport, _ = await loop.connect_accepted_socket(_factory(protocol), connection)
     return transport
 
@@ -139,8 +170,6 @@ async def _directly_over_tls(
     server_hostname: str | None,
     handshake_timeout: float,
 ) -> asyncio.Transport:
-    from tidegate_proxy.core.transport import TLSTransport
-
     try:
         transport = TLSTransport(
             asyncio.get_running_loop(), connection, protocol, context, server_side, server_hostname, not server_side

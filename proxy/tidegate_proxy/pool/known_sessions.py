@@ -20,12 +20,27 @@ _ATTEMPTS = 3
 """How often a session's parameters are tried anew when the server connection is lost: they might be what breaks it."""
 
 
+class KnownSession:
+    """A session as clients begin it, the same object for all that ask for the same.
+
+    Parameters: `parameters`, as the client has asked for them; `told`, each ParameterStatus.
+    """
+
+    __slots__ = ("parameters", "told", "welcomes")
+
+    def __init__(self, parameters: dict[str, str], told: dict[bytes, bytes]) -> None:
+        self.parameters = parameters
+        self.told = told
+        # What clients in this session are greeted with, by pool mode.
+        self.welcomes: dict[str, bytes] = {}
+
+
 class KnownSessions:
     """Those of a pool's clients."""
 
     def __init__(self, pool: OpeningPool) -> None:
         self._pool = pool
-        self._known: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], dict[bytes, bytes]]] = {}
+        self._known: dict[tuple[tuple[str, str], ...], KnownSession] = {}
         self._welcome: dict[bytes, bytes] = {}
 
     def welcomed(self, reported: Mapping[bytes, bytes]) -> None:
@@ -34,11 +49,14 @@ class KnownSessions:
             self._welcome = dict(reported)
             self._known.clear()
 
-    async def begin(self, session: dict[str, str]) -> tuple[dict[str, str], dict[bytes, bytes]]:
+    def get(self, session: dict[str, str]) -> KnownSession | None:
+        """What `begin` would return, if nobody need be asked."""
+        return self._known.get(tuple(sorted(session.items())))
+
+    async def begin(self, session: dict[str, str]) -> KnownSession:
         """Begin a session with parameters that a client asked for at its login.
 
         The server itself is asked, once for each different set, what it reports then.
-        Returns: the parameters, the same object for all clients of the same; and each ParameterStatus.
         Raises: TargetRefusedError when it does not accept one; what `acquire` may fail with.
         """
         key = tuple(sorted(session.items()))
@@ -66,7 +84,7 @@ class KnownSessions:
             server.fail(ShutdownError())
         while len(self._known) >= MAX_SESSIONS:
             del self._known[next(iter(self._known))]
-        known = self._known[key] = (session, reported)
+        known = self._known[key] = KnownSession(session, reported)
         return known
 
     async def _try(self, server: ServerConnection, session: dict[str, str]) -> dict[bytes, bytes] | None:

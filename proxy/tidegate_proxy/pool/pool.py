@@ -16,7 +16,7 @@ from tidegate_proxy.metrics.counts import PoolCounts
 from tidegate_proxy.net.connector import Connector
 from tidegate_proxy.pool import planner, timeouts
 from tidegate_proxy.pool.deadlines import Deadlines
-from tidegate_proxy.pool.known_sessions import KnownSessions
+from tidegate_proxy.pool.known_sessions import KnownSession, KnownSessions
 from tidegate_proxy.pool.opening import OpeningPool
 from tidegate_proxy.pool.prepare import initialize
 from tidegate_proxy.pool.reset import reset
@@ -86,7 +86,11 @@ class Pool(OpeningPool):
 
     # Sessions
 
-    async def begin_session(self, session: dict[str, str]) -> tuple[dict[str, str], dict[bytes, bytes]]:
+    def known_session(self, session: dict[str, str]) -> KnownSession | None:
+        """See KnownSessions.get."""
+        return self._sessions.get(session)
+
+    async def begin_session(self, session: dict[str, str]) -> KnownSession:
         """See KnownSessions.begin."""
         return await self._sessions.begin(session)
 

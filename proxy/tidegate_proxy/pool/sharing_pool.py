@@ -8,6 +8,7 @@ from typing import Protocol
 from tidegate_proxy.core.borrowing import Borrowing
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.errors import ProxyError
+from tidegate_proxy.settings.effective import SharedLimits
 
 
 class Waiter(Protocol):
@@ -25,6 +26,8 @@ class SharingPool(Borrowing):
 
     def __init__(self) -> None:
         super().__init__()
+        # What it, and its clients, share with others; None as long as it shares nothing.
+        self.shared_limits: SharedLimits | None = None
         # Clients that have logged in.
         self.clients = 0
         self._closed = False

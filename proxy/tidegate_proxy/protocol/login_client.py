@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
 
 from tidegate_proxy.errors import AuthenticationError, ClientProtocolError
 from tidegate_proxy.protocol import encode, wire
 from tidegate_proxy.protocol.decode import read_cstring
-from tidegate_proxy.protocol.scram import ScramKeys, ScramServerExchange, ScramVerifier
+from tidegate_proxy.protocol.scram import (
+    SCRAM_SHA_256,
+    SCRAM_SHA_256_PLUS,
+    ScramKeys,
+    ScramServerExchange,
+    ScramVerifier,
+)
 from tidegate_proxy.protocol.stream import MessageStream
 
 _int32 = struct.Struct("!i")
@@ -26,6 +31,54 @@ async def _judge(exchange: ScramServerExchange, client_final: bytes) -> bytes:
     return exchange.final(client_final)
 
 
+class ScramLogin:
+    """A client's login by SCRAM-SHA-256, with channel binding where TLS allows it, message by message.
+
+    `offer` is sent first. Then each message that comes is given to `challenge`, until it has been `challenged`; the one
+    after that to `proof`.
+    Parameters: `user`, `secret`; `channel_binding` as of MessageStream.
+    Raises: AuthenticationError, ClientProtocolError.
+    """
+
+    __slots__ = ("_asked", "challenged", "exchange")
+
+    def __init__(self, user: str, secret: ClientSecret, channel_binding: bytes | None) -> None:
+        self.exchange = ScramServerExchange(user, secret, channel_binding)
+        self.challenged = False
+        # The mechanism, of a client that wanted to be asked for its first message, by an empty challenge.
+        self._asked: str | None = None
+
+    @property
+    def offer(self) -> bytes:
+        """What the client may choose from."""
+        return _OFFERS[len(self.exchange.mechanisms)]
+
+    def challenge(self, kind: int, body: bytes) -> bytes:
+        """Take the next message before the proof. Returns: the answer."""
+        _check_kind(kind, "SASL")
+        if self._asked is None:
+            mechanism, data = _initial_response(body)
+            if data is None:
+                self._asked = mechanism
+                return encode.authentication_sasl_continue(b"")
+        else:
+            mechanism, data = self._asked, body
+        answer = encode.authentication_sasl_continue(self.exchange.first(mechanism, data))
+        self.challenged = True
+        return answer
+
+    def proof(self, kind: int, body: bytes) -> bytes:
+        """Returns: the client's final message, for the exchange."""
+        _check_kind(kind, "SASL")
+        return body
+
+
+_OFFERS = {
+    len(mechanisms): encode.authentication_sasl(mechanisms)
+    for mechanisms in ([SCRAM_SHA_256], [SCRAM_SHA_256_PLUS, SCRAM_SHA_256])
+}
+
+
 async def authenticate_client(
     stream: MessageStream,
     user: str,
@@ -33,22 +86,20 @@ async def authenticate_client(
     *,
     judge: Judge = _judge,
 ) -> ScramKeys | None:
-    """Have a client prove by SCRAM-SHA-256 that it is `user`, with channel binding where TLS allows it.
+    """Have a client prove by SCRAM-SHA-256 that it is `user`; see ScramLogin.
 
     `greeting` or an error comes next; AuthenticationOk is not sent here.
     Parameters: `judge`, who decides on the client's proof; by default `secret` alone.
     Returns: what the client's proof has shown.
     Raises: AuthenticationError, ClientProtocolError, and what `stream` raises.
     """
-    exchange = ScramServerExchange(user, secret, stream.channel_binding)
-    stream.write(encode.authentication_sasl(exchange.mechanisms))
-    mechanism, data = _initial_response(await _read_sasl(stream))
-    if data is None:  # the client wants to be asked for its first message, by an empty challenge
-        stream.write(encode.authentication_sasl_continue(b""))
-        data = await _read_sasl(stream)
-    stream.write(encode.authentication_sasl_continue(exchange.first(mechanism, data)))
-    stream.write(encode.authentication_sasl_final(await judge(exchange, await _read_sasl(stream))))
-    return exchange.keys
+    login = ScramLogin(user, secret, stream.channel_binding)
+    stream.write(login.offer)
+    while not login.challenged:
+        stream.write(login.challenge(*await stream.read_message(wire.MAX_SASL_MESSAGE)))
+    proof = login.proof(*await stream.read_message(wire.MAX_SASL_MESSAGE))
+    stream.write(encode.authentication_sasl_final(await judge(login.exchange, proof)))
+    return login.exchange.keys
 
 
 async def authenticate_client_cleartext(
@@ -90,30 +141,35 @@ async def ask_for_password(stream: MessageStream) -> bytes:
 
 
 def greeting(parameters: Mapping[bytes, bytes], pid: int, key: bytes) -> bytes:
-    """What a client gets once it is authenticated, up to and including the first ReadyForQuery.
-
-    Parameters: `parameters`, each reported by a ParameterStatus; `pid` and the four bytes of `key`, for
-    BackendKeyData.
+    """What a client gets once it is authenticated, up to and including the first ReadyForQuery: `welcome`, and
+    `key_and_ready`.
     """
-    return b"".join(
-        (
-            encode.authentication_ok(),
-            _parameter_statuses(tuple(parameters.items())),
-            encode.backend_key_data(pid, key),
-            encode.ready_for_query(wire.IDLE),
-        )
-    )
+    return welcome(parameters) + key_and_ready(pid, key)
 
 
-async def _read_sasl(stream: MessageStream) -> bytes:
-    return await _read_password(stream, wire.MAX_SASL_MESSAGE, "SASL")
+def welcome(parameters: Mapping[bytes, bytes]) -> bytes:
+    """AuthenticationOk, and a ParameterStatus for each of these: the same for all clients of a pool and a session."""
+    statuses = (encode.parameter_status(name, value) for name, value in parameters.items())
+    return b"".join((encode.authentication_ok(), *statuses))
+
+
+def key_and_ready(pid: int, key: bytes) -> bytes:
+    """What follows the `welcome`: BackendKeyData of `pid` and the four bytes of `key`, and the first ReadyForQuery."""
+    return encode.backend_key_data(pid, key) + _READY
+
+
+_READY = encode.ready_for_query(wire.IDLE)
 
 
 async def _read_password(stream: MessageStream, limit: int, what: str) -> bytes:
     kind, body = await stream.read_message(limit)
+    _check_kind(kind, what)
+    return body
+
+
+def _check_kind(kind: int, what: str) -> None:
     if kind != wire.PASSWORD:
         raise ClientProtocolError(f"expected {what} response, got message type {kind}")
-    return body
 
 
 def _initial_response(body: bytes) -> tuple[str, bytes | None]:
@@ -127,9 +183,3 @@ def _initial_response(body: bytes) -> tuple[str, bytes | None]:
     if length != len(data):
         raise ClientProtocolError("invalid message format")
     return mechanism.decode(errors="replace"), data
-
-
-@lru_cache(maxsize=64)
-def _parameter_statuses(parameters: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    # The same for nearly all clients of a pool.
-    return b"".join(encode.parameter_status(name, value) for name, value in parameters)

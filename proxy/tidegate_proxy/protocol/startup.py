@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 from tidegate_proxy.errors import ClientProtocolError
 from tidegate_proxy.protocol import wire
@@ -33,7 +34,7 @@ class CancelRequest:
     key: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StartupMessage:
     """A client wants a session.
 
@@ -49,6 +50,12 @@ class StartupMessage:
     options: dict[str, str]
     unsupported_protocol_options: list[str]
     replication: bool
+
+    @cached_property
+    def session(self) -> dict[str, str]:
+        """The parameters that the session begins with, under lower-case names. Shared by all clients that send the
+        same: not to be changed."""
+        return {name.lower(): value for name, value in (self.options | self.parameters).items()}
 
 
 def parse_startup(body: bytes) -> SSLRequest | GSSENCRequest | CancelRequest | StartupMessage:
@@ -80,7 +87,9 @@ def _parse_cancel(body: bytes) -> CancelRequest:
     return CancelRequest(pid=_int32.unpack_from(body, 4)[0], key=body[8:])
 
 
+@lru_cache(maxsize=256)
 def _parse_session(major: int, minor: int, body: bytes) -> StartupMessage:
+    # The clients of a storm have all the same to say.
     user = database = ""
     options: dict[str, str] = {}
     parameters: dict[str, str] = {}
