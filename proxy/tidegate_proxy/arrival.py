@@ -132,9 +132,11 @@ class Arrival(SteppedStream):
         return events.of_login("login_failed", self.startup, self.transport, sqlstate=sqlstate)
 
     def _refuse(self, error: ProxyError) -> None:
-        if self._handshake is not None or not self.transport:
+        # Whether who has said nothing yet would understand it, nobody knows; and in a handshake nobody would.
+        silent = self._packets == 0 and not self.pending and not (self.transport and self.secure)
+        if silent or self._handshake is not None:
             self._abort()
-        elif not self.lost:
+        elif not self.transport.is_closing():
             self.write(encode.error_response(error, fatal=True))
             self.transport.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -204,6 +205,9 @@ def _run(settings: Settings, read_again: Callable[[], Settings], team: Team | No
         # All is done: one more signal must not make a failure of it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
+    # What there is by now stays: the garbage collector need not go through all of it each time that clients come.
+    gc.collect()
+    gc.freeze()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
 

@@ -280,8 +280,11 @@ def test_a_hundred_clients_that_vanish_at_once_leave_every_connection_usable(sta
         assert len({backend_pid(holder) for holder in holders}) == 5
 
 
-def test_a_client_whose_machine_has_gone_is_noticed(start_proxy: StartProxy) -> None:
-    proxy = start_proxy(client_tcp_user_timeout=3)
+@pytest.mark.parametrize("reloaded", [False, True], ids=["from the start", "after a reload"])
+def test_a_client_whose_machine_has_gone_is_noticed(start_proxy: StartProxy, reloaded: bool) -> None:
+    proxy = start_proxy(client_tcp_user_timeout=600 if reloaded else 3)
+    if reloaded:
+        proxy.reload(client_tcp_user_timeout=3)
 
     def connected() -> int:
         connections = psutil.Process(proxy.pid).net_connections(kind="tcp")
