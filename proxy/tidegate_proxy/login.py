@@ -75,7 +75,7 @@ class Login(Arrival):
             raise AuthenticationError(
                 "SSL connection is required", sqlstate="28000", hint='Connect with "sslmode=require" or stricter.'
             )
-        if not local and settings.client_tls_ca is not None:
+        if not local:
             check_client_certificate(settings, self.transport.get_extra_info("ssl_object"), packet.user)
         if packet.replication:
             raise ClientProtocolError(

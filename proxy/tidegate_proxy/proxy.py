@@ -29,7 +29,8 @@ from tidegate_proxy.idle_clients import IdleClients
 from tidegate_proxy.login import Login, random_cancel_key
 from tidegate_proxy.logins import Logins
 from tidegate_proxy.metrics.monitor import Monitor
-from tidegate_proxy.net.listen import BACKLOG, UnixListener, hand_down, peer_uid, tcp_listeners
+from tidegate_proxy.net.listen import BACKLOG, UnixListener, peer_uid, tcp_listeners
+from tidegate_proxy.net.transport import hand_down
 from tidegate_proxy.proxy_pools import ProxyPools
 from tidegate_proxy.reload import Change
 from tidegate_proxy.settings import ConfigurationError, Settings

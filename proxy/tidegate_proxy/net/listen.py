@@ -12,7 +12,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from tidegate_proxy.net.transport import notice_silence
 from tidegate_proxy.settings import ConfigurationError
 
 BACKLOG = 2048
@@ -71,17 +70,6 @@ def _listen(listeners: list[socket.socket], hosts: str) -> None:
             listener.listen(BACKLOG)
         except OSError as error:
             raise ConfigurationError(_cannot_listen(hosts, listener.getsockname()[1], error)) from None
-
-
-def hand_down(listener: socket.socket, user_timeout: float) -> None:
-    """Set the options of every TCP connection that will be accepted: it gets them from the socket that listens, which
-    spares each a system call for each.
-
-    Parameters: `user_timeout`, see `notice_silence`.
-    """
-    if listener.family != socket.AF_UNIX:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        notice_silence(listener, user_timeout)
 
 
 class UnixListener:

@@ -15,7 +15,8 @@ from tests.support.proxy import ProxyProcess, StartProxy
 from tests.support.rawclient import MECHANISM, RawClient
 from tests.support.relay import Relay
 
-from tidegate_proxy.net.listen import hand_down, tcp_listeners
+from tidegate_proxy.net.listen import tcp_listeners
+from tidegate_proxy.net.transport import hand_down
 from tidegate_proxy.protocol import encode
 from tidegate_proxy.protocol.scram_client import ScramClientExchange
 
