@@ -44,3 +44,8 @@ class LoopThread(ABC):
         async with self.serving():
             self._ready.set()
             await self._end.wait()
+        # Some may still be about to answer clients who have gone.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
