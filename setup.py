@@ -26,6 +26,8 @@ MODULES = (
     "borrowing",
     "client",
     "clock",
+    "connection",
+    "owed",
     "prepared",
     "scan",
     "sequences",

@@ -1,25 +1,29 @@
 cimport cython
 
 from tidegate_proxy.core.borrowing cimport Borrowing
+from tidegate_proxy.core.connection cimport Connection
 from tidegate_proxy.core.prepared cimport ClientStatements
+from tidegate_proxy.core.scan cimport Scanner
 from tidegate_proxy.core.server cimport ServerConnection
 from tidegate_proxy.core.session cimport Session
 from tidegate_proxy.core.statistics cimport Statistics
+from tidegate_proxy.core.transport cimport DirectTransport
 from tidegate_proxy.core.watch cimport SessionWatch
 
 cdef int COPY_DATA, COPY_DONE, COPY_FAIL, BIND, EXECUTE, FLUSH, FUNCTION_CALL, IDLE, QUERY, SYNC, TERMINATE
 cdef int IN_FAILED_TRANSACTION, PARSE, BEGINS, NAMES_STATEMENT, SHORT, QUERY_AFTER_EXTENDED, _HOLDS_ENOUGH, _SERVER_FULL
 cdef Py_ssize_t MAX_SHORT_MESSAGE
 cdef bytes FROM_CLIENT
+cdef Scanner _scanner
 
 
-cdef class ClientConnection:
+cdef class ClientConnection(Connection):
     cdef public Borrowing owner
     cdef public long pid
     cdef public object key
     cdef public Session session
     cdef public object told
-    cdef public object transport
+    cdef public DirectTransport transport
     cdef public ServerConnection server
     cdef public SessionWatch watch
     cdef public ClientStatements statements
@@ -76,3 +80,5 @@ cdef class ClientConnection:
     cpdef deliver(self, bytes data)
     cdef _pause_reading(self, int reason)
     cdef _resume_reading(self, int reason)
+    cpdef bint is_finished(self) except -1
+    cpdef bint is_mid_message(self) except -1

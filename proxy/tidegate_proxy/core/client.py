@@ -20,8 +20,9 @@ from tidegate_proxy.core.codes import (
     QUERY_AFTER_EXTENDED,
     SHORT,
 )
+from tidegate_proxy.core.connection import Connection
 from tidegate_proxy.core.deadline import cut_comment, set_by
-from tidegate_proxy.core.look import looks_plain
+from tidegate_proxy.core.look import Scanner as _Scanner
 from tidegate_proxy.core.prepared import ClientStatements
 from tidegate_proxy.core.session import Session
 from tidegate_proxy.core.statements import AnswersFirst, ignored
@@ -69,11 +70,12 @@ that one fails, in whatever form, until it ends it."""
 _ENDS = re.compile(
     rb"\s*(?:(?P<rollback>ROLLBACK|ABORT)|COMMIT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*\0", re.IGNORECASE
 )
+_scanner = _Scanner()
 # Why a client is not read from: bits of one number.
 _HOLDS_ENOUGH, _SERVER_FULL = 1, 2
 
 
-class ClientConnection:
+class ClientConnection(Connection):
     """A client connection after its login.
 
     Parameters
@@ -349,7 +351,7 @@ class ClientConnection:
                     server.owed.append(self.simple(QUERY))
                 elif (
                     not self.keeps_server
-                    and not looks_plain(data, pos + 5, end - 1)
+                    and not _scanner.looks_plain(data, pos + 5, end - 1)
                     and is_suspect(data[pos + 5 : end - 1])
                 ):
                     sent: list[bytes] = []
@@ -396,8 +398,9 @@ class ClientConnection:
                 if kind == BIND:
                     self._bound = True
                 if rewritten is not None:
-                    out.append(data[start:pos])
-                    out += rewritten
+                    if start < pos:
+                        out.append(_scanner.cut(data, start, pos))
+                    out.append(rewritten)
                     start = limit
             elif kind == EXECUTE:
                 self.unsynced = True
@@ -454,7 +457,7 @@ class ClientConnection:
         if server is None:
             return
         if out:
-            out.append(data[start:pos])
+            out.append(_scanner.cut(data, start, pos))
             server.transport.write(b"".join(out))
         elif start < pos:
             server.transport.write(data if start == 0 and pos == len(data) else data[start:pos])
@@ -607,13 +610,11 @@ class ClientConnection:
             self.waits_for_answers = self._blocked = False
             self._proceed()
 
-    @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether the client needs its server connection no longer, once that has answered everything."""
-        return not (self.unsynced or self.mid_message or self.session.pins or self.keeps_server)
+        return not (self.unsynced or self.is_mid_message() or self.session.pins or self.keeps_server)
 
-    @property
-    def mid_message(self) -> bool:
+    def is_mid_message(self) -> bool:
         """Whether the rest of a message is still to come that the server has already begun to get."""
         return self._skip > 0 and not self._drops
 
@@ -717,7 +718,7 @@ class ClientConnection:
         """Tell the client why, and close."""
         if self.closing:
             return
-        if self.server is not None and self.server.mid_message:
+        if self.server is not None and self.server.is_mid_message():
             # Whatever is written now would be taken for a part of a row.
             self.transport.abort()
             self.closing = True
@@ -739,7 +740,7 @@ class ClientConnection:
         if server is None:
             if not self.waiting:
                 self.end()
-        elif server.status == IDLE and not server.owed and not self.unsynced and not self.mid_message:
+        elif server.status == IDLE and not server.owed and not self.unsynced and not self.is_mid_message():
             self.end()  # pinned, but idle
 
     def end(self) -> None:
@@ -759,7 +760,7 @@ class ClientConnection:
             self.owner.give_up(self)
         server, self.server = self.server, None
         if server is not None:
-            mid_message, self._skip = self.mid_message, 0
+            mid_message, self._skip = self.is_mid_message(), 0
             server.abandon()
             self.owner.orphaned(server, self, mid_message)
         self.forget_deadline()

@@ -1,2 +1,6 @@
+cimport cython
+
+
+@cython.final
 cdef class Clock:
     cpdef double read(self)

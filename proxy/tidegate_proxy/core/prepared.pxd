@@ -1,5 +1,6 @@
 cimport cython
 
+from tidegate_proxy.core.scan cimport Scanner
 from tidegate_proxy.core.server cimport ServerConnection
 from tidegate_proxy.core.statements cimport CloseToken, ParseToken, Statement
 from tidegate_proxy.core.statistics cimport Statistics
@@ -7,9 +8,7 @@ from tidegate_proxy.core.watch cimport SessionWatch
 
 cdef int BIND, CLOSE, PARSE, OF_STATEMENT
 
-cdef tuple _renamed(
-    bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end, Py_ssize_t name_at, Py_ssize_t name_end, bytes name
-)
+cdef Scanner _scanner
 
 
 cdef class ClientStatements:
@@ -24,8 +23,17 @@ cdef class ClientStatements:
 
     cpdef query_sent(self, bint may_be_passed_over)
     @cython.locals(body=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement,
-                   before=list)
-    cpdef rewrite(self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)
+                   before=list, message=bytes)
+    cpdef bytes rewrite(
+        self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end
+    )
+    @cython.locals(name_end=Py_ssize_t, sql_end=Py_ssize_t, name=bytes, body=bytes, text=bytes, sent=bytes,
+                   statement=Statement, token=ParseToken, before=bytes, ahead=bytes, out=list)
+    cdef bytes _parse(self, ServerConnection server, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)
     cdef _provide(self, ServerConnection server, Statement statement, list out)
-    cdef bint _is_doubtful(self, ServerConnection server, Statement statement) except *
+    cdef bint _is_there(self, ServerConnection server, Statement statement) except -1
+    cdef _used(self, ServerConnection server, Statement statement)
+    @cython.locals(token=ParseToken)
+    cdef ParseToken _replaced_unnamed(self)
+    cdef bint _is_doubtful(self, ServerConnection server, Statement statement) except -1
     cdef _parse_on(self, ServerConnection server, Statement statement, list out, ParseToken token)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tidegate_proxy.core.by_name import references, renamed
 from tidegate_proxy.core.codes import OF_STATEMENT
-from tidegate_proxy.core.look import find_nul, looks_plain
+from tidegate_proxy.core.look import Scanner as _Scanner
 from tidegate_proxy.core.statements import (
     NAME_PREFIX,
     NOBODYS,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tidegate_proxy.core.statistics import Statistics
     from tidegate_proxy.core.watch import SessionWatch
 
+_scanner = _Scanner()
 _pack_length = Struct(">I").pack
 
 # It draws the same ParseComplete and costs the server next to nothing. (An empty one would be accepted in a failed
@@ -40,14 +41,6 @@ _CLOSE_NOTHING = encode.close_statement(NOBODYS)
 
 def _parse_message(name: bytes, body: bytes) -> bytes:
     return b"P" + _pack_length(5 + len(name) + len(body)) + name + b"\0" + body
-
-
-def _renamed(
-    data: bytes, pos: int, limit: int, end: int, name_at: int, name_end: int, name: bytes
-) -> tuple[bytes, ...]:
-    """The message `data[pos:end]`, of which `data[pos:limit]` is there, with `name` for `data[name_at:name_end]`."""
-    length = end - pos - 1 + len(name) - (name_end - name_at)
-    return data[pos : pos + 1], _pack_length(length), data[pos + 5 : name_at], name, data[name_end:limit]
 
 
 class ClientStatements:
@@ -90,9 +83,7 @@ class ClientStatements:
         """The server has not read it."""
         self._unnamed = self._before_query
 
-    def rewrite(
-        self, server: ServerConnection, kind: int, data: bytes, pos: int, limit: int, end: int
-    ) -> tuple[bytes, ...] | None:
+    def rewrite(self, server: ServerConnection, kind: int, data: bytes, pos: int, limit: int, end: int) -> bytes | None:
         """What goes to the server in place of a message that names a statement, or None: as it is.
 
         Parameters: the message is `data[pos:end]`, of which `data[pos:limit]` is there.
@@ -102,18 +93,18 @@ class ClientStatements:
         if kind == PARSE:
             return self._parse(server, data, pos, limit, end)
         if kind == BIND:
-            name_at = find_nul(data, body, limit) + 1
-            name_end = find_nul(data, name_at, limit) if name_at else -1
+            name_at = _scanner.find_nul(data, body, limit) + 1
+            name_end = _scanner.find_nul(data, name_at, limit) if name_at else -1
         else:
             name_at = body + 1
-            name_end = find_nul(data, name_at, limit)
+            name_end = _scanner.find_nul(data, name_at, limit)
         if name_end < 0:
             raise ClientProtocolError("invalid string in message")
         if kind != BIND and data[body] != OF_STATEMENT:
             if kind == CLOSE:
                 server.owed.append(CloseToken())
             return None
-        name = data[name_at:name_end]
+        name = _scanner.cut(data, name_at, name_end)
         if self._fresh:
             self._see_that_it_is_parsed(server, name)
         if kind == CLOSE:
@@ -125,30 +116,34 @@ class ClientStatements:
                 return None
             if self._unnamed is None:
                 # There may be somebody else's.
-                return _renamed(data, pos, limit, end, name_at, name_end, NOBODYS)
+                return _scanner.renamed(data, pos, limit, end, name_at, name_end, NOBODYS)
             # The unnamed statement of an earlier transaction, on another server connection.
             self.unnamed_there = True
             server.owed.append(ParseToken(swallow=True))
-            return (_parse_message(b"", self._unnamed), data[pos:limit])
+            return _parse_message(b"", self._unnamed) + data[pos:limit]
         statement = self._named.get(name)
         if statement is None:
             # It may have been prepared by SQL.
             hidden = name in server.stray_names or name.startswith(NAME_PREFIX)
-            return _renamed(data, pos, limit, end, name_at, name_end, NOBODYS) if hidden else None
+            return _scanner.renamed(data, pos, limit, end, name_at, name_end, NOBODYS) if hidden else None
         if kind == BIND:
             self._statistics.binds += 1
             if statement.suspicion is not None:
                 self._watch.bound(statement.suspicion, data, name_end, end)
+        message = _scanner.renamed(data, pos, limit, end, name_at, name_end, statement.name)
+        if self._is_there(server, statement):
+            self._used(server, statement)
+            return message
         before: list[bytes] = []
         self._provide(server, statement, before)
-        return (*before, *_renamed(data, pos, limit, end, name_at, name_end, statement.name))
+        return b"".join(before) + message
 
-    def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> tuple[bytes, ...] | None:
-        name_end = find_nul(data, pos + 5, limit)
-        sql_end = find_nul(data, name_end + 1, limit) if name_end >= 0 else -1
+    def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> bytes | None:
+        name_end = _scanner.find_nul(data, pos + 5, limit)
+        sql_end = _scanner.find_nul(data, name_end + 1, limit) if name_end >= 0 else -1
         if name_end < 0 or (sql_end < 0 and end == limit):
             raise ClientProtocolError("invalid string in message")
-        name = data[pos + 5 : name_end]
+        name = _scanner.cut(data, pos + 5, name_end)
         if end > limit:
             # Too long to be carried from server to server: it goes as it is, and the client stays with it.
             ahead = self._watch.sequences.taken(server)
@@ -158,12 +153,12 @@ class ClientStatements:
                 self._unnamed = None
                 self._unnamed_suspicion = None
                 self.unnamed_there = True
-            return (ahead, data[pos:limit]) if ahead else None
+            return ahead + data[pos:limit] if ahead else None
         if self._fresh:
             self._see_that_it_is_parsed(server, name)
-        body = data[name_end + 1 : end]
-        if not name and looks_plain(data, name_end + 1, sql_end):
-            server.owed.append(ParseToken(None, False, None, (self, self._unnamed, self._unnamed_suspicion)))
+        body = _scanner.cut(data, name_end + 1, end)
+        if not name and _scanner.looks_plain(data, name_end + 1, sql_end):
+            server.owed.append(self._replaced_unnamed())
             self._unnamed = body
             self._unnamed_suspicion = None
             self.unnamed_there = True
@@ -177,13 +172,15 @@ class ClientStatements:
         if not name:
             out = [before] if before else []
             sent = self.by_server_name(server, text, out, apart=False) if suspect else text
-            server.owed.append(ParseToken(unnamed=(self, self._unnamed, self._unnamed_suspicion)))
+            server.owed.append(self._replaced_unnamed())
             self._unnamed = body
             self._unnamed_suspicion = suspicion
             self.unnamed_there = True
             if sent is not text:
-                return (*out, _parse_message(b"", sent + data[sql_end:end]))
-            return (*out, data[pos:end]) if out else None
+                out.append(_parse_message(b"", sent + data[sql_end:end]))
+            elif out:
+                out.append(data[pos:end])
+            return b"".join(out) if out else None
         if name in self._named:
             # The server itself shall say that the name is taken, under the name that the client knows.
             server.owed.append(ParseToken(swallow=True))
@@ -192,7 +189,7 @@ class ClientStatements:
                 name = NOBODYS + b"_at_all"
             server.stray_names.append(name)
             taken = _parse_message(name, _ANY_STATEMENT)
-            return (before, taken, taken)
+            return before + taken + taken
         context = self._watch.statement_context
         if context is None:
             statement = private_statement(body, suspicion)
@@ -200,21 +197,18 @@ class ClientStatements:
             statement = intern_statement(body, context, suspicion)
         self._named[name] = statement
         self._statistics.client_parses += 1
-
-        def undo() -> None:
-            self._named.pop(name, None)
-
+        undo = partial(self.forget, name)
         if statement.name in server.prepared and not self._is_doubtful(server, statement):
             self.unnamed_there = False
             token = ParseToken(undo=undo)
             self._fresh[name] = (token, server.request)
             server.owed.append(token)
-            return (before, _parse_message(b"", _ANY_STATEMENT))
+            return before + _parse_message(b"", _ANY_STATEMENT)
         out = [before]
         token = ParseToken(statement, undo=undo)
         self._fresh[name] = (token, server.request)
         self._parse_on(server, statement, out, token)
-        return tuple(out)
+        return b"".join(out)
 
     def by_server_name(self, server: ServerConnection, text: bytes, out: list[bytes], *, apart: bool) -> bytes:
         """DEALLOCATE and EXECUTE in SQL know protocol-level statements by the client's name: give the server's.
@@ -266,13 +260,31 @@ class ClientStatements:
 
     def _provide(self, server: ServerConnection, statement: Statement, out: list[bytes]) -> None:
         """Prepare a statement on the server unless it is there, and mark it as used."""
-        if statement.name in server.prepared and not (server.unconfirmed and self._is_doubtful(server, statement)):
-            # While there are few, their order does not matter yet.
-            if 2 * len(server.prepared) > server.owner.max_prepared:
-                del server.prepared[statement.name]
-                server.prepared[statement.name] = statement
+        if self._is_there(server, statement):
+            self._used(server, statement)
         else:
             self._parse_on(server, statement, out, ParseToken(statement, swallow=True))
+
+    def _is_there(self, server: ServerConnection, statement: Statement) -> bool:
+        """Whether it is prepared on the server, for sure."""
+        return statement.name in server.prepared and not (server.unconfirmed and self._is_doubtful(server, statement))
+
+    def _used(self, server: ServerConnection, statement: Statement) -> None:
+        # While there are few, their order does not matter yet.
+        if 2 * len(server.prepared) > server.owner.max_prepared:
+            del server.prepared[statement.name]
+            server.prepared[statement.name] = statement
+
+    def _replaced_unnamed(self) -> ParseToken:
+        """What is owed for a Parse that takes the unnamed statement's place."""
+        # Made for each extended query: calling the class takes twice as long where this is compiled.
+        token = ParseToken.__new__(ParseToken)
+        token.statement = token.undo = None
+        token.swallow = False
+        token.unnamed_of = self
+        token.unnamed = self._unnamed
+        token.suspicion = self._unnamed_suspicion
+        return token
 
     def _see_that_it_is_parsed(self, server: ServerConnection, name: bytes) -> None:
         """Raises AnswersFirst while it depends on the end of an earlier request whose the name is."""
@@ -301,7 +313,7 @@ class ClientStatements:
         """What took the place of the unnamed statement was refused or passed over."""
         self._unnamed, self._unnamed_suspicion, self.unnamed_there = body, suspicion, False
 
-    def _close_statement(self, server: ServerConnection, name: bytes) -> tuple[bytes, ...] | None:
+    def _close_statement(self, server: ServerConnection, name: bytes) -> bytes | None:
         statement = self._named.pop(name, None) if name else None
         if statement is None:
             restore = None if name else partial(self.restore_unnamed, self._unnamed, self._unnamed_suspicion)
@@ -309,7 +321,7 @@ class ClientStatements:
             if not name:
                 self._unnamed = None
             # Nobody's own: what the proxy has prepared here under such a name is for everybody.
-            return (_CLOSE_NOTHING,) if name.startswith(NAME_PREFIX) else None
+            return _CLOSE_NOTHING if name.startswith(NAME_PREFIX) else None
         kept = statement
 
         was_there = kept.private and server.prepared.pop(kept.name, None) is not None
@@ -323,12 +335,12 @@ class ClientStatements:
         self._fresh[name] = (token, server.request)
         server.owed.append(token)
         if was_there:
-            return (encode.close_statement(kept.name),)
+            return encode.close_statement(kept.name)
         # It stays prepared on the server, for others and for later: closing what does not exist answers the same.
-        return (_CLOSE_NOTHING,)
+        return _CLOSE_NOTHING
 
     def forget(self, name: bytes) -> None:
-        """It was deallocated by SQL."""
+        """It was deallocated by SQL, or its Parse has failed."""
         self._named.pop(name, None)
 
     def forget_all(self, server: ServerConnection) -> None:

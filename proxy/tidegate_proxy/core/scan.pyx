@@ -1,12 +1,20 @@
 # cython: language_level=3, binding=False
-"""The first look at a statement's text in one pass, where it is compiled: most texts need no other."""
+"""Looks at bytes of messages in place, where it is compiled: without a Python object for what is only looked at."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.string cimport memchr
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcpy
+
+cdef extern from * nogil:
+    # The number of the lowest bit that is set, as GCC and Clang know it.
+    int __builtin_ctz(unsigned int)
 
 # By their first letters: see the tuples in suspect.py, which a test compares with what is found here.
 cdef enum:
     LONGEST = 16
+    WORDS = 32
+    # Stands for a semicolon with a statement behind it.
+    SEMICOLON = WORDS - 1
 
 ANYWHERE = (
     b"_slot", b"advisory_", b"backup", b"connectby", b"crosstab", b"currval", b"dblink", b"pg_settings",
@@ -18,95 +26,175 @@ AT_BEGINNING = (
     b"load", b"prepare", b"reset", b"set", b"unlisten",
 )
 
+# The commonest letters of statements; what is not here is rare.
+_COMMON = b"etaorsnicldum_pfhgb"
+
 cdef struct Word:
     char text[LONGEST]
     Py_ssize_t length
+    # Where in the word its rarest pair of letters is, which is looked for.
+    Py_ssize_t pair
 
-# Of words anywhere and of those at the beginning. For each byte, where those that begin with it are: first and behind
-# the last; and whether a word begins with two letters, at index 128 * first + second, so that nearly every place of
-# nearly every text is done with after one look. (Bytes beyond ASCII share places with others, at the cost of a look.)
-cdef struct Words:
-    Word words[64]
-    int first[256]
-    int last[256]
-    unsigned char begun[128 * 256 + 256]
-
-cdef Words _anywhere
-cdef Words _at_beginning
+cdef Word _anywhere[WORDS]
+cdef Word _at_beginning[WORDS]
+cdef int _count_anywhere = len(ANYWHERE)
+cdef int _count_at_beginning = len(AT_BEGINNING)
 cdef unsigned char _lower[256]
+# For each byte a bit for every word whose pair begins with it, or ends with it, in either case.
+cdef unsigned int _begins_pair[256]
+cdef unsigned int _ends_pair[256]
+# And one for every word that a text may begin with.
+cdef unsigned int _begins_text[256]
 
 
-cdef _prepare(Words *words, tuple texts):
-    cdef int code, number = 0
+def _commonness(letter):
+    place = _COMMON.find(letter)
+    return len(_COMMON) - place if place >= 0 else 0
+
+
+cdef _keep(Word *word, bytes text):
+    pairs = range(len(text) - 1)
+    word.pair = min(pairs, key=lambda at: (_commonness(text[at]) + 1) * (_commonness(text[at + 1]) + 1))
+    word.length = len(text)
+    for at, byte in enumerate(text):
+        word.text[at] = byte
+
+
+cdef _prepare():
+    cdef int code, number
     for code in range(256):
-        words.first[code] = words.last[code] = number
-        for text in texts:
-            if text[0] == code:
-                for i, byte in enumerate(text):
-                    words.words[number].text[i] = byte
-                words.words[number].length = len(text)
-                words.begun[128 * text[0] + text[1]] = 1
-                number += 1
-        words.last[code] = number
+        _lower[code] = code + 32 if 65 <= code <= 90 else code
+        _begins_pair[code] = 0
+        _ends_pair[code] = 1U << SEMICOLON
+    _begins_pair[c";"] = 1U << SEMICOLON
+    for number in range(_count_anywhere):
+        _keep(&_anywhere[number], ANYWHERE[number])
+    for number in range(_count_at_beginning):
+        _keep(&_at_beginning[number], AT_BEGINNING[number])
+    for code in range(256):
+        for number in range(_count_anywhere):
+            if _anywhere[number].text[_anywhere[number].pair] == <char> _lower[code]:
+                _begins_pair[code] |= 1U << number
+            if _anywhere[number].text[_anywhere[number].pair + 1] == <char> _lower[code]:
+                _ends_pair[code] |= 1U << number
+        _begins_text[code] = 0
+        for number in range(_count_at_beginning):
+            if _at_beginning[number].text[0] == <char> _lower[code]:
+                _begins_text[code] |= 1U << number
 
 
-for _code in range(256):
-    _lower[_code] = _code + 32 if 65 <= _code <= 90 else _code
-_prepare(&_anywhere, ANYWHERE)
-_prepare(&_at_beginning, AT_BEGINNING)
+_prepare()
 
 
-cdef bint _has(const unsigned char *text, Py_ssize_t left, const char *word, Py_ssize_t length) noexcept:
+cdef bint _is(Word *word, const unsigned char *text, Py_ssize_t left) noexcept:
     cdef Py_ssize_t i
-    if left < length:
+    if left < word.length:
         return False
-    for i in range(length):
-        if _lower[text[i]] != <unsigned char> word[i]:
+    for i in range(word.length):
+        if _lower[text[i]] != <unsigned char> word.text[i]:
             return False
     return True
 
 
-cdef bint _begins(Words *words, const unsigned char *text, Py_ssize_t left) noexcept:
-    """Whether one of the words is here."""
-    cdef int number, code = _lower[text[0]]
-    for number in range(words.first[code], words.last[code]):
-        if _has(text, left, words.words[number].text, words.words[number].length):
-            return True
+cdef bint _found(unsigned int bits, const unsigned char *begin, const unsigned char *pair, const unsigned char *end) noexcept:
+    """Whether a word is there whose pair is at `pair`, or another statement's beginning, in `begin` up to `end`."""
+    cdef int number
+    cdef const unsigned char *word
+    if bits >> SEMICOLON and end - pair > 2:
+        return True
+    while bits != 0:
+        number = __builtin_ctz(bits)
+        bits &= bits - 1
+        if number < _count_anywhere:
+            word = pair - _anywhere[number].pair
+            if word >= begin and _is(&_anywhere[number], word, end - word):
+                return True
     return False
 
 
-cpdef bint looks_plain(bytes data, Py_ssize_t pos, Py_ssize_t size) except *:
-    """Whether nothing in the text `data[pos:size]` can change the session; False says nothing."""
-    cdef const unsigned char *start = <const unsigned char *> PyBytes_AS_STRING(data)
-    cdef unsigned int code, pair
-    size = min(size, PyBytes_GET_SIZE(data))
-    while pos < size and (start[pos] == 32 or 9 <= start[pos] <= 13):
-        pos += 1
-    # Every word has two letters at least, and so has what may come behind a semicolon.
-    if size - pos < 2:
+@cython.final
+cdef class Scanner:
+    """See look.py."""
+
+    cpdef bint looks_plain(self, bytes data, Py_ssize_t pos, Py_ssize_t limit) except -1:
+        """Whether nothing in the text `data[pos:limit]` can change the session; False says nothing."""
+        cdef const unsigned char *at
+        cdef const unsigned char *begin
+        cdef const unsigned char *end
+        cdef unsigned int bits
+        if limit > PyBytes_GET_SIZE(data):
+            limit = PyBytes_GET_SIZE(data)
+        at = <const unsigned char *> PyBytes_AS_STRING(data) + pos
+        end = <const unsigned char *> PyBytes_AS_STRING(data) + limit
+        while at < end and (at[0] == 32 or 9 <= at[0] <= 13):
+            at += 1
+        # Every word has two letters at least, and so has what may come behind a semicolon.
+        if end - at < 2:
+            return True
+        begin = at
+        bits = _begins_text[at[0]]
+        while bits != 0:
+            if _is(&_at_beginning[__builtin_ctz(bits)], at, end - at):
+                return False
+            bits &= bits - 1
+        bits = _begins_pair[at[0]]
+        at += 1
+        while at < end:
+            bits &= _ends_pair[at[0]]
+            if bits != 0 and _found(bits, begin, at - 1, end):
+                return False
+            bits = _begins_pair[at[0]]
+            at += 1
         return True
-    pair = 128 * _lower[start[pos]] + _lower[start[pos + 1]]
-    if _at_beginning.begun[pair] and _begins(&_at_beginning, start + pos, size - pos):
-        return False
-    code = _lower[start[pos]]
-    while pos < size - 1:
-        if code == 59 and pos < size - 2:
-            return False
-        pair = 128 * code
-        code = _lower[start[pos + 1]]
-        pair += code
-        if _anywhere.begun[pair] and _begins(&_anywhere, start + pos, size - pos):
-            return False
-        pos += 1
-    return True
 
+    cpdef Py_ssize_t find_nul(self, bytes data, Py_ssize_t pos, Py_ssize_t limit) except -2:
+        """Where the next NUL is in `data[pos:limit]`; -1 if there is none."""
+        cdef const char *start = PyBytes_AS_STRING(data)
+        cdef const char *found
+        if limit > PyBytes_GET_SIZE(data):
+            limit = PyBytes_GET_SIZE(data)
+        if pos < 0 or pos >= limit:
+            return -1
+        found = <const char *> memchr(start + pos, 0, limit - pos)
+        return found - start if found != NULL else -1
 
-cpdef Py_ssize_t find_nul(bytes data, Py_ssize_t pos, Py_ssize_t limit) except -2:
-    """Where the next NUL is in `data[pos:limit]`; -1 if there is none."""
-    cdef const char *start = PyBytes_AS_STRING(data)
-    cdef const char *found
-    limit = min(limit, PyBytes_GET_SIZE(data))
-    if pos < 0 or pos >= limit:
-        return -1
-    found = <const char *> memchr(start + pos, 0, limit - pos)
-    return found - start if found != NULL else -1
+    cpdef bytes cut(self, bytes data, Py_ssize_t pos, Py_ssize_t limit):
+        """`data[pos:limit]`, of which neither is negative."""
+        if limit > PyBytes_GET_SIZE(data):
+            limit = PyBytes_GET_SIZE(data)
+        if pos >= limit:
+            return b""
+        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + pos, limit - pos)
+
+    cpdef bytes renamed(
+        self,
+        bytes data,
+        Py_ssize_t pos,
+        Py_ssize_t limit,
+        Py_ssize_t end,
+        Py_ssize_t name_at,
+        Py_ssize_t name_end,
+        bytes name,
+    ):
+        """The message `data[pos:end]`, of which `data[pos:limit]` is there, with `name` for `data[name_at:name_end]`."""
+        cdef Py_ssize_t length = len(name)
+        cdef Py_ssize_t grown = length - (name_end - name_at)
+        cdef unsigned int said = <unsigned int> (end - pos - 1 + grown)
+        cdef const char *start = PyBytes_AS_STRING(data)
+        cdef bytes message
+        cdef char *to
+        if not 0 <= pos < pos + 5 <= name_at <= name_end <= limit <= PyBytes_GET_SIZE(data):
+            raise ValueError("no name of a statement in this message")
+        message = PyBytes_FromStringAndSize(NULL, limit - pos + grown)
+        to = PyBytes_AS_STRING(message)
+        to[0] = start[pos]
+        to[1] = <char> (said >> 24)
+        to[2] = <char> (said >> 16)
+        to[3] = <char> (said >> 8)
+        to[4] = <char> said
+        to += 5
+        memcpy(to, start + pos + 5, name_at - pos - 5)
+        to += name_at - pos - 5
+        memcpy(to, PyBytes_AS_STRING(name), length)
+        memcpy(to + length, start + name_end, limit - name_end)
+        return message

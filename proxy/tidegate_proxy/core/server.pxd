@@ -2,7 +2,10 @@ cimport cython
 
 from tidegate_proxy.core.borrowing cimport Borrowing
 from tidegate_proxy.core.client cimport ClientConnection
+from tidegate_proxy.core.connection cimport Connection
+from tidegate_proxy.core.owed cimport Owed
 from tidegate_proxy.core.statements cimport CloseToken, InternalQuery, ParseToken
+from tidegate_proxy.core.transport cimport DirectTransport
 
 cdef int IDLE, QUERY, SYNC, FLUSH, FUNCTION_CALL, READY_FOR_QUERY, NOTIFICATION_RESPONSE, COMMAND_COMPLETE
 cdef int PARSE_COMPLETE, CLOSE_COMPLETE, ERROR_RESPONSE, COPY_IN_RESPONSE, ROW_DESCRIPTION, EMPTY_QUERY_RESPONSE
@@ -14,13 +17,13 @@ cdef long NOBODYS_VALUES
 cdef bytes FROM_SERVER, READ_TAGS
 
 
-cdef class ServerConnection:
+cdef class ServerConnection(Connection):
     cdef public Borrowing owner
     cdef public long pid
     cdef public object key
-    cdef public object transport
+    cdef public DirectTransport transport
     cdef public ClientConnection client
-    cdef public object owed
+    cdef public Owed owed
     cdef public double created
     cdef public double idle_since
     cdef public double asked
@@ -63,16 +66,19 @@ cdef class ServerConnection:
     cdef list _waiters
 
     @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, length=Py_ssize_t,
-                   kind=int, action=int, status=int, body=bytes)
+                   kind=int, action=int, status=int, body=bytes, owed=Owed)
     cpdef data_received(self, bytes data)
     cdef _execute_ended(self)
+    @cython.locals(owed=Owed)
     cdef _next_owed(self)
     cdef _deliver(self, bytes data)
     cdef bint _read(self, int kind, bytes body) except *
     @cython.locals(client=ClientConnection, answered=bint, internal=bint, ends_preparing=bint, failed=bint,
-                   skipped=list, passed_over=bint)
+                   skipped=list, passed_over=bint, request=int, owed=Owed)
     cdef _ready(self)
     @cython.locals(client=ClientConnection, taken=double)
     cdef _all_answered(self, bint internal)
     @cython.locals(client=ClientConnection)
     cpdef release_if_done(self)
+    cpdef bint is_mid_message(self) except -1
+    cpdef bint is_reusable(self) except -1

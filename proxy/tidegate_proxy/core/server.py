@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 from tidegate_proxy.core.codes import (
     COPY_DONE_IN_REQUEST,
@@ -21,6 +20,8 @@ from tidegate_proxy.core.codes import (
     READ_TAGS,
     UNKNOWN,
 )
+from tidegate_proxy.core.connection import Connection
+from tidegate_proxy.core.look import Owed as _Owed
 from tidegate_proxy.core.statements import (
     NAME_PREFIX,
     NOBODYS,
@@ -72,9 +73,6 @@ _PROBE = encode.sync() + encode.query(b"")
 # end that, or are what is refused.
 _END_PIPELINE = encode.parse(b"", b"SHOW server_version", b"\0\0") + encode.sync()
 
-# What our own messages that clear up what is owed wait for.
-_ENDS_EXECUTE = frozenset({COMMAND_COMPLETE, EMPTY_QUERY_RESPONSE, PORTAL_SUSPENDED})
-
 # Owed, but without an answer.
 _ENDS_COPY = frozenset({COPY_DONE, COPY_DONE_IN_REQUEST})
 _NO_REQUEST = _ENDS_COPY | {FLUSH}
@@ -83,8 +81,6 @@ _NOTHING, _MARKED, _LAST_READY, _PROBED = range(4)
 
 MAX_WHOLE_MESSAGE = 1 << 16
 """Bytes of a server message up to which it is waited for and read whole; longer ones are passed on as they come."""
-
-Owed: TypeAlias = deque[int | ParseToken | CloseToken | InternalQuery]
 
 
 def _no_transactions() -> ProxyError:
@@ -95,7 +91,7 @@ def _no_transactions() -> ProxyError:
     )
 
 
-class ServerConnection:
+class ServerConnection(Connection):
     """A server connection after its login, owned by a pool, held by at most one client at a time.
 
     Parameters
@@ -117,7 +113,7 @@ class ServerConnection:
         self.counted = 0
         self.transport = cast(asyncio.Transport, None)
         self.client: ClientConnection | None = None
-        self.owed: Owed = deque()
+        self.owed = _Owed()
         self.status = IDLE
         # True from CopyInResponse until the copy's end or error.
         self.copy_in = False
@@ -211,7 +207,7 @@ class ServerConnection:
                 action == FORWARDED
                 and not self._internal
                 and not self._settling
-                and (owed or self.client is not None or self.abandoned)
+                and (self.client is not None or owed or self.abandoned)
             ):
                 if end > size:
                     self._skip = end - size
@@ -222,7 +218,7 @@ class ServerConnection:
             if (
                 kind == COMMAND_COMPLETE
                 and not (self._internal or self._settling)
-                and (owed or self.client is not None)
+                and (self.client is not None or owed)
                 and 4 < length <= size - pos - 1
                 and not READ_TAGS[data[pos + 5]]
             ):
@@ -309,7 +305,7 @@ class ServerConnection:
 
         `body` is empty for one that is too long to be waited for.
         """
-        if kind in _ENDS_EXECUTE:
+        if kind in (COMMAND_COMPLETE, EMPTY_QUERY_RESPONSE, PORTAL_SUSPENDED):
             if kind == EMPTY_QUERY_RESPONSE and self._settling == _PROBED:
                 self._settling = _LAST_READY
                 return False
@@ -354,9 +350,14 @@ class ServerConnection:
 
     def _next_owed(self) -> int | ParseToken | CloseToken | InternalQuery | None:
         owed = self.owed
-        while owed and owed[0] in _ENDS_COPY:
+        while owed:
+            token = owed[0]
+            if isinstance(token, (ParseToken, CloseToken)):
+                return owed.popleft()
+            if token not in _ENDS_COPY:
+                break
             owed.popleft()
-        return owed.popleft() if owed and isinstance(owed[0], (ParseToken, CloseToken)) else None
+        return None
 
     def _read_error(self, body: bytes) -> bool:
         """An ErrorResponse. One that ends the connection is kept: the client hears of it in our words."""
@@ -390,7 +391,7 @@ class ServerConnection:
         elif not (self._settling or self._internal or (in_copy and self.uncertain)):
             request = self._next_request
             if request == QUERY_AFTER_EXTENDED:
-                if self.client is not None and self.client.mid_message:
+                if self.client is not None and self.client.is_mid_message():
                     self.probe_due = True
                 else:
                     self.probe()
@@ -469,12 +470,13 @@ class ServerConnection:
         while owed:
             token = owed.popleft()
             if isinstance(token, int):
-                if token != COPY_DONE and token != COPY_DONE_IN_REQUEST:
+                request = token
+                if request != COPY_DONE and request != COPY_DONE_IN_REQUEST:
                     answered = True
-                    if token == FLUSH:
+                    if request == FLUSH:
                         ends_preparing = True
                         self.ends_preparing = False
-                    elif token == QUERY_AFTER_EXTENDED:
+                    elif request == QUERY_AFTER_EXTENDED:
                         self.ends_pipeline = True
                     if self.deallocating:
                         self.deallocating.clear()
@@ -548,16 +550,13 @@ class ServerConnection:
                 self.unconfirmed.pop(token.statement.name, None)
             if token.undo is not None:
                 token.undo()
-            elif isinstance(token, ParseToken) and token.unnamed is not None:
-                statements, body, suspicion = token.unnamed
-                statements.restore_unnamed(body, suspicion)
+            elif isinstance(token, ParseToken) and token.unnamed_of is not None:
+                token.unnamed_of.restore_unnamed(token.unnamed, token.suspicion)
 
     def _all_answered(self, internal: bool) -> None:
         self._copy_syncs_dropped = False
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        if self._waiters:
+            self._wake()
         client = self.client
         if client is not None and self.asked > 0 and not internal:
             taken = client.statistics.answered(
@@ -574,7 +573,7 @@ class ServerConnection:
         if client is not None and client.draining and self.status == IDLE and not client.unsynced:
             client.end()
             return
-        if client is not None and not client.unsynced and not client.mid_message:
+        if client is not None and not client.unsynced and not client.is_mid_message():
             if client.deadline is not None and self.status == IDLE and not self.owed:
                 client.forget_deadline()
             if self.uncertain and self.status == IDLE:
@@ -601,6 +600,12 @@ class ServerConnection:
                 self.transport.write(encode.query(check.sql()))
                 return
         self.release_if_done()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     def end_pipeline(self) -> None:
         """Let no later Sync find a pipeline that a simple query has ended."""
@@ -635,8 +640,7 @@ class ServerConnection:
         """Whether a backslash in a plain string means itself."""
         return self.reported.get(b"standard_conforming_strings") != b"off"
 
-    @property
-    def mid_message(self) -> bool:
+    def is_mid_message(self) -> bool:
         """Whether the client has only got the first part of a message."""
         return self._skip > 0
 
@@ -665,8 +669,7 @@ class ServerConnection:
         """Whether the proxy alone waits for an answer: a cancellation would hit what no client has asked."""
         return bool(self.owed) and self.owes_nothing_to_client
 
-    @property
-    def reusable(self) -> bool:
+    def is_reusable(self) -> bool:
         """The one test whether this connection may serve somebody else now."""
         return (
             self.status == IDLE
@@ -693,7 +696,7 @@ class ServerConnection:
     def release_if_done(self) -> None:
         """Give the connection back to its pool if its client does not need it any longer."""
         client = self.client
-        if client is None or not client.finished or not self.reusable:
+        if client is None or not client.is_finished() or not self.is_reusable():
             return
         self.client = None
         self.last_client = client.pid
@@ -837,4 +840,4 @@ class ServerConnection:
         if not (self.uncertain or self._settling):
             requests = sum(1 for token in self.owed if isinstance(token, int) and token not in _NO_REQUEST)
         self._undo([token for token in self.owed if isinstance(token, (ParseToken, CloseToken))])
-        client.server_lost(error, requests, in_transaction=self.status != IDLE, mid_message=self.mid_message)
+        client.server_lost(error, requests, in_transaction=self.status != IDLE, mid_message=self.is_mid_message())

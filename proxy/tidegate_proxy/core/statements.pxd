@@ -10,7 +10,9 @@ cdef class ParseToken:
     cdef public object statement
     cdef public bint swallow
     cdef public object undo
-    cdef public tuple unnamed
+    cdef public object unnamed_of
+    cdef public bytes unnamed
+    cdef public object suspicion
 
 
 cdef class CloseToken:

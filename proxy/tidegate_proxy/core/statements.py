@@ -68,21 +68,20 @@ class ParseToken:
     """A ParseComplete that is owed.
 
     `statement` is what the server will then have (None when it had it already, or for one that it shall not keep);
-    `undo` is called if the server refuses or skips it, or the unnamed statement restored as in `unnamed`: whose it is,
-    its body and what it may change; `swallow` keeps the response from the client.
+    `undo` is called if the server refuses or skips it; `swallow` keeps the response from the client. Where it is the
+    unnamed statement of `unnamed_of`, then `unnamed` and `suspicion` are what it takes the place of: the body, and what
+    that may change.
     """
 
     def __init__(
-        self,
-        statement: Statement | None = None,
-        swallow: bool = False,
-        undo: Callable[[], None] | None = None,
-        unnamed: tuple[ClientStatements, bytes | None, Suspicion | None] | None = None,
+        self, statement: Statement | None = None, swallow: bool = False, undo: Callable[[], None] | None = None
     ) -> None:
         self.statement = statement
         self.swallow = swallow
         self.undo = undo
-        self.unnamed = unnamed
+        self.unnamed_of: ClientStatements | None = None
+        self.unnamed: bytes | None = None
+        self.suspicion: Suspicion | None = None
 
 
 class CloseToken:

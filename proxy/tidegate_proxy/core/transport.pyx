@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=False, auto_pickle=False
+# cython: language_level=3, binding=False, auto_pickle=False, boundscheck=False, wraparound=False
 """A socket as a transport: readiness comes from one epoll instance, and recv and send are called right here.
 
 The event loop watches the epoll instance as it would a socket, so that a turn of the loop costs one call from it,
@@ -20,17 +20,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EAGAIN, EINTR, errno
 
+from tidegate_proxy.core.connection cimport Connection
+
 cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        unsigned long long u64
-    struct epoll_event:
-        unsigned int events
-        epoll_data_t data
     int epoll_create1(int)
     int epoll_ctl(int, int, int, epoll_event *)
     int epoll_wait(int, epoll_event *, int, int)
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
-    unsigned int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
+    unsigned int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
 
 cdef extern from "<unistd.h>" nogil:
     int close(int)
@@ -64,29 +61,24 @@ cdef Py_ssize_t LOW_WATER = 1 << 14
 # With the file descriptor of what goes first; a descriptor is never as large.
 cdef unsigned long long GOES_FIRST = 1ULL << 32
 
+# Looks for what has come, before the event loop's timers and everybody else have their turn.
 cdef enum:
-    EVENTS = 256
-    # After so many the event loop's timers and everybody else have their turn.
     ROUNDS = 4
 
 
 cdef class Poller:
-    """The epoll instance of one event loop, and the transports that it watches by their file descriptors."""
+    """The epoll instance of one event loop, and the transports that it watches.
 
-    cdef object _loop
-    cdef dict _transports
-    # What TLS connections have received, and have to send.
-    cdef object _incoming
-    cdef object _outgoing
-    cdef int _fd
-    cdef epoll_event _events[EVENTS]
+    It is told of what becomes ready, and not again of what still is (EPOLLET): so the kernel looks at each socket once.
+    Whoever has not taken everything asks to be told again.
+    """
 
     def __init__(self, loop):
         self._fd = epoll_create1(EPOLL_CLOEXEC)
         if self._fd < 0:
             raise OSError(errno, _strerror(errno))
         self._loop = loop
-        self._transports = {}
+        self._transports = []
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         loop.add_reader(self._fd, self._dispatch)
@@ -96,16 +88,20 @@ cdef class Poller:
             close(self._fd)
 
     cdef watch(self, DirectTransport transport, unsigned int events):
-        """Tell a transport of these events from now on; none: of nothing."""
+        """Tell a transport of these events from now on, and of those that are there already; none: of nothing."""
         cdef epoll_event event
         cdef int operation
-        event.events = events
+        event.events = events | EPOLLET
+        if events & EPOLLIN:
+            event.events |= EPOLLRDHUP
         event.data.u64 = transport._fd | (GOES_FIRST if transport._goes_first else 0)
         if events == 0:
             operation = EPOLL_CTL_DEL
-            self._transports.pop(transport._fd, None)
+            self._transports[transport._fd] = None
         else:
             operation = EPOLL_CTL_MOD if transport._events else EPOLL_CTL_ADD
+            if len(self._transports) <= transport._fd:
+                self._transports += [None] * (transport._fd + 64 - len(self._transports))
             self._transports[transport._fd] = transport
         transport._events = events
         if epoll_ctl(self._fd, operation, transport._fd, &event) < 0:
@@ -123,25 +119,31 @@ cdef class Poller:
             left -= 1
 
     cdef _serve(self, int count):
-        cdef int number
+        # What a server has to say goes first: it may be that it is gone, and then no client shall be given to it.
+        self._tell(count, GOES_FIRST)
+        self._tell(count, 0)
+
+    cdef _tell(self, int count, unsigned long long goes_first):
+        cdef int number = 0
         cdef unsigned int events
         cdef unsigned long long data
         cdef DirectTransport transport
-        # What a server has to say goes first: it may be that it is gone, and then no client shall be given to it.
-        for number in range(2 * count):
-            data = self._events[number % count].data.u64
-            if (data & GOES_FIRST != 0) != (number < count):
-                continue
-            # One of those before may have ended it.
-            transport = self._transports.get(<int> (data & ~GOES_FIRST))
-            if transport is None:
-                continue
-            events = self._events[number % count].events
+        while number < count:
             try:
-                if transport._events & EPOLLIN and events & (EPOLLIN | EPOLLERR | EPOLLHUP):
-                    transport._readable()
-                if transport._events & EPOLLOUT and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
-                    transport._writable()
+                while number < count:
+                    data = self._events[number].data.u64
+                    events = self._events[number].events
+                    number += 1
+                    if data & GOES_FIRST != goes_first:
+                        continue
+                    transport = <DirectTransport> self._transports[<int> (data & ~GOES_FIRST)]
+                    # One of those before may have ended it.
+                    if transport is None:
+                        continue
+                    if transport._events & EPOLLIN and events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+                        transport._readable(events)
+                    if transport._events & EPOLLOUT and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
+                        transport._writable()
             except Exception as error:
                 # As asyncio has it: a protocol's fault ends its connection, and nobody else's.
                 self._loop.call_exception_handler(
@@ -167,23 +169,6 @@ cdef class DirectTransport:
     asyncio; `goes_first`, its events come before those of others that are ready at the same time.
     """
 
-    cdef object _loop
-    cdef Poller _poller
-    cdef object _socket
-    cdef object _protocol
-    cdef object _data_received
-    cdef list _queue
-    cdef Py_ssize_t _queued
-    # Of the first queued piece: what has been sent already.
-    cdef Py_ssize_t _sent
-    cdef int _fd
-    # What is watched for.
-    cdef unsigned int _events
-    cdef bint _goes_first
-    cdef bint _closing
-    cdef bint _lost
-    cdef bint _protocol_paused
-
     def __init__(self, loop, sock, protocol, goes_first=False):
         self._loop = loop
         self._poller = _poller_of(loop)
@@ -198,7 +183,7 @@ cdef class DirectTransport:
     def set_protocol(self, protocol):
         """Who is called from now on."""
         self._protocol = protocol
-        self._data_received = protocol.data_received
+        self._receiver = protocol if isinstance(protocol, Connection) else None
 
     def get_extra_info(self, name, default=None):
         """As asyncio's: "socket" and "peername"."""
@@ -221,16 +206,30 @@ cdef class DirectTransport:
 
     # Receiving
 
-    cdef _readable(self):
+    cdef _readable(self, unsigned int events):
         cdef ssize_t size
         size = recv(self._fd, _buffer, RECEIVE, 0)
         if size > 0:
-            self._data_received(PyBytes_FromStringAndSize(_buffer, size))
+            self._received(PyBytes_FromStringAndSize(_buffer, size))
+            self._look_again(size, events)
         elif size == 0:
             self._protocol.eof_received()
             self.close()
-        elif errno != EAGAIN and errno != EINTR:
+        elif errno == EINTR:
+            self._poller.watch(self, self._events)
+        elif errno != EAGAIN:
             self._break(errno)
+
+    cdef _received(self, bytes data):
+        if self._receiver is not None:
+            self._receiver.data_received(data)
+        else:
+            self._protocol.data_received(data)
+
+    cdef _look_again(self, ssize_t size, unsigned int events):
+        """There may be more than these bytes: it filled the buffer, or the end is behind it."""
+        if (size == RECEIVE or events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) and self._events & EPOLLIN:
+            self._poller.watch(self, self._events)
 
     def pause_reading(self):
         """Receive nothing until further notice."""
@@ -244,7 +243,7 @@ cdef class DirectTransport:
 
     # Sending
 
-    def write(self, bytes data):
+    cpdef write(self, bytes data):
         """Send, now or as soon as the kernel takes it."""
         self._send(data)
 
@@ -281,7 +280,9 @@ cdef class DirectTransport:
             left = len(data) - self._sent
             sent = send(self._fd, PyBytes_AS_STRING(data) + self._sent, left, MSG_NOSIGNAL)
             if sent < 0:
-                if errno != EAGAIN and errno != EINTR:
+                if errno == EINTR:
+                    continue
+                if errno != EAGAIN:
                     self._break(errno)
                     return
                 break
@@ -346,7 +347,7 @@ cdef class DirectTransport:
             self._protocol.connection_lost(error)
         finally:
             self._socket.close()
-            self._protocol = self._data_received = None
+            self._protocol = self._receiver = None
 
     def detach(self):
         """Take the socket back, for TLS. Returns: the socket; nothing is received or sent here any more."""
@@ -354,7 +355,7 @@ cdef class DirectTransport:
             self._poller.watch(self, 0)
         self._closing = self._lost = True
         sock, self._socket = self._socket, None
-        self._protocol = self._data_received = None
+        self._protocol = self._receiver = None
         return sock
 
 
@@ -403,21 +404,24 @@ cdef class TLSTransport(DirectTransport):
         """As DirectTransport's, and "ssl_object"."""
         return self._tls if name == "ssl_object" else DirectTransport.get_extra_info(self, name, default)
 
-    cdef _readable(self):
+    cdef _readable(self, unsigned int events):
         cdef ssize_t size
         cdef bytes data
         size = recv(self._fd, _buffer, RECEIVE, 0)
         if size > 0:
             self._poller._incoming.write(PyMemoryView_FromMemory(_buffer, size, PyBUF_READ))
-            if not self._secure:
+            if self._secure:
+                data = self._decrypt()
+                if data is not None:
+                    self._received(data)
+            else:
                 self._go_on()
-                return
-            data = self._decrypt()
-            if data is not None:
-                self._data_received(data)
+            self._look_again(size, events)
         elif size == 0:
             self._ended()
-        elif errno != EAGAIN and errno != EINTR:
+        elif errno == EINTR:
+            self._poller.watch(self, self._events)
+        elif errno != EAGAIN:
             self._break(errno)
 
     cdef _go_on(self):
@@ -441,7 +445,7 @@ cdef class TLSTransport(DirectTransport):
         if not self.handshake.done():
             self.handshake.set_result(None)
         if data is not None and not self._lost:
-            self._data_received(data)
+            self._received(data)
 
     cdef bytes _decrypt(self):
         """Everything that is in the incoming BIO; None if that is not the end of a record, or is nobody's data."""
@@ -482,7 +486,7 @@ cdef class TLSTransport(DirectTransport):
             # The peer's goodbye; what came behind it counts no more.
             incoming.read()
             if data is not None and not self._lost:
-                self._data_received(data)
+                self._received(data)
             self._ended()
             return None
         return None if self._lost else data
@@ -496,7 +500,7 @@ cdef class TLSTransport(DirectTransport):
         self._protocol.eof_received()
         self.close()
 
-    def write(self, bytes data):
+    cpdef write(self, bytes data):
         """Encrypt and send, now or as soon as the kernel takes it."""
         if self._lost or not data:
             return
@@ -542,7 +546,7 @@ cdef class TLSTransport(DirectTransport):
         else:
             # The protocol has not been told of a connection.
             self._socket.close()
-            self._protocol = self._data_received = None
+            self._protocol = self._receiver = None
         if not self.handshake.done():
             self.handshake.set_exception(error or ConnectionResetError("the connection was closed"))
         # OpenSSL's buffers are the largest part of a connection.

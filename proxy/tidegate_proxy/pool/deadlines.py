@@ -65,7 +65,7 @@ class Deadlines:
         server = client.server
         if server is None or server.closing or not unfinished(server, client):
             return
-        mid_message, unsynced = client.mid_message, client.unsynced
+        mid_message, unsynced = client.is_mid_message(), client.unsynced
         if not cancelled:
             self._count(client)
         server.cut_off(DeadlineError())

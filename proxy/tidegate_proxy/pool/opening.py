@@ -154,7 +154,7 @@ class OpeningPool(SharingPool):
 
     def server_released(self, server: ServerConnection) -> None:
         """A clean connection comes back: to whoever waits longest, else to the idle ones."""
-        if not server.reusable:
+        if not server.is_reusable():
             self._retire(server)
         elif not self.put_back(server):
             if self._closed or self.close_needed(server):

@@ -224,7 +224,7 @@ class Pool(OpeningPool):
             clean = False
         if server.closing:
             return
-        if clean and server.reusable:
+        if clean and server.is_reusable():
             server.abandoned = False
             self.server_released(server)
         else:

@@ -60,12 +60,12 @@ def end_late_clients(servers: Iterable[ServerConnection], limits: PoolLimits, no
 
 def unfinished(server: ServerConnection, client: ClientConnection) -> bool:
     """Whether a transaction or a request is under way; what is only pinned is not."""
-    return server.status != IDLE or client.unsynced or client.mid_message or server.answering
+    return server.status != IDLE or client.unsynced or client.is_mid_message() or server.answering
 
 
 def _end_if_idle(server: ServerConnection, client: ClientConnection, timeout: float, now: float) -> None:
     # What is uncertain may be waited for in vain.
-    working = server.answering and not (server.copy_in or server.uncertain or client.mid_message)
+    working = server.answering and not (server.copy_in or server.uncertain or client.is_mid_message())
     if client.heard or client.held_back or working:
         client.heard = False
         client.silent_since = now

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections import deque
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ from tidegate_proxy.core import COMPILED, look, suspect
 CORE = ROOT / "proxy/tidegate_proxy/core"
 TWINS = re.findall(r'^    "(\w+)",$', (ROOT / "setup.py").read_text(), re.MULTILINE)
 """The modules that setup.py compiles."""
+SCANNER = look.Scanner()
 
 
 def interpreted(name: str) -> ModuleType:
@@ -123,7 +125,7 @@ def test_the_words_are_there_to_be_tried() -> None:
 @given(TEXTS, TEXTS, TEXTS)
 def test_what_looks_plain_in_one_pass_is_no_suspect(before: bytes, text: bytes, behind: bytes) -> None:
     data = before + text + behind
-    if look.looks_plain(data, len(before), len(before) + len(text)):
+    if SCANNER.looks_plain(data, len(before), len(before) + len(text)):
         assert not BY_ITSELF._is_suspect(text)
 
 
@@ -135,7 +137,7 @@ def test_what_most_statements_are_looks_plain() -> None:
         b"UPDATE t SET a = $1 WHERE b = $2",
         b"INSERT INTO t VALUES (1, 'x')",
     ):
-        assert look.looks_plain(b"?" + text, 1, 1 + len(text))
+        assert SCANNER.looks_plain(b"?" + text, 1, 1 + len(text))
 
 
 @settings(max_examples=1000, deadline=None)
@@ -156,4 +158,43 @@ def fields_of(suspicion: Any) -> dict[str, Any] | None:
 def test_a_nul_is_found_where_python_finds_it(data: bytes, draw: st.DataObject) -> None:
     position = draw.draw(st.integers(0, len(data) + 1))
     limit = draw.draw(st.integers(0, len(data) + 2))
-    assert look.find_nul(data, position, limit) == data.find(0, position, limit)
+    assert SCANNER.find_nul(data, position, limit) == data.find(0, position, limit)
+    assert SCANNER.cut(data, position, limit) == data[position:limit]
+
+
+@given(st.binary(max_size=9), st.binary(max_size=9), st.binary(max_size=9), st.binary(max_size=9), st.integers(0, 300))
+def test_a_message_gets_another_name(before: bytes, ahead: bytes, name: bytes, behind: bytes, to_come: int) -> None:
+    message = b"B" + (4 + len(ahead) + 5 + len(behind) + to_come).to_bytes(4, "big") + ahead + b"known" + behind
+    data = before + message
+    at = len(before) + 5 + len(ahead)
+    sent = SCANNER.renamed(data, len(before), len(data), len(data) + to_come, at, at + 5, name)
+    length = 4 + len(ahead) + len(name) + len(behind) + to_come
+    assert sent == b"B" + length.to_bytes(4, "big") + ahead + name + behind
+
+
+@given(st.lists(st.integers(0, 9)))
+def test_what_is_owed_comes_first_in_first_out(steps: list[int]) -> None:
+    owed: Any = look.Owed()
+    expected: deque[int] = deque()
+    for number, step in enumerate(steps):
+        if step < 6:
+            owed.append(number)
+            expected.append(number)
+        elif step == 6:
+            owed.clear()
+            expected.clear()
+        elif step == 7:
+            owed.extend(range(step))
+            expected.extend(range(step))
+        elif expected:
+            assert owed.popleft() == expected.popleft()
+        else:
+            with pytest.raises(IndexError):
+                owed.popleft()
+            with pytest.raises(IndexError):
+                owed[0]
+        assert list(owed) == list(expected)
+        assert len(owed) == len(expected)
+        assert bool(owed) == bool(expected)
+        assert (number in owed) == (number in expected)
+        assert not expected or owed[0] == expected[0]

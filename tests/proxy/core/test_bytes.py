@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.rawclient import bind, describe, execute, parse
+from tests.support.transports import TransportBase
 
 from tidegate_proxy.core.borrowing import Borrowing
 from tidegate_proxy.core.client import HOLD_LIMIT, ClientConnection
@@ -30,7 +31,7 @@ COPY_IN = encode.message(wire.COPY_IN_RESPONSE, b"\0\0\0")
 ERROR = encode.message(wire.ERROR_RESPONSE, b"SERROR\0VERROR\0C22012\0Mdivision by zero\0\0")
 
 
-class Transport:
+class Transport(TransportBase):
     """Keeps what is written, and whether it would be read from."""
 
     def __init__(self) -> None:

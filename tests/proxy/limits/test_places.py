@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.transports import TransportBase
 
 from tidegate_proxy.core.server import ServerConnection
 from tidegate_proxy.errors import ProxyError
@@ -24,7 +25,7 @@ from tidegate_proxy.targets.cluster import Cluster
 from tidegate_proxy.targets.registry import access
 
 
-class _Transport:
+class _Transport(TransportBase):
     def __init__(self, server: ServerConnection) -> None:
         self._server = server
         self._open = True

@@ -1,0 +1,2 @@
+cdef class Connection:
+    cpdef data_received(self, bytes data)
