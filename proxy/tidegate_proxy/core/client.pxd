@@ -12,7 +12,7 @@ from tidegate_proxy.core.watch cimport SessionWatch
 
 cdef int COPY_DATA, COPY_DONE, COPY_FAIL, BIND, EXECUTE, FLUSH, FUNCTION_CALL, IDLE, QUERY, SYNC, TERMINATE
 cdef int IN_FAILED_TRANSACTION, PARSE, BEGINS, NAMES_STATEMENT, SHORT, QUERY_AFTER_EXTENDED, _HOLDS_ENOUGH, _SERVER_FULL
-cdef Py_ssize_t MAX_SHORT_MESSAGE
+cdef Py_ssize_t MAX_SHORT_MESSAGE, MAX_SPLICED
 cdef bytes FROM_CLIENT
 cdef Scanner _scanner
 
@@ -60,11 +60,12 @@ cdef class ClientConnection(Connection):
     cpdef data_received(self, bytes data)
     cdef _append(self, bytes data)
     cdef _hold(self, bytes data)
+    cdef bytes _whole_held(self)
     @cython.locals(held=bytes)
     cdef bytes _take_held(self)
     @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, limit=Py_ssize_t,
                    length=Py_ssize_t, kind=int, traits=int, out=list, server=ServerConnection,
-                   was_mid_message=bint, too_long=bint, text=bytes, now=double)
+                   was_mid_message=bint, too_long=bint, text=bytes, now=double, rewritten=bytes)
     cdef _process(self, bytes data, bytes prefix=*)
     cdef bytes _without_deadline(self, bytes data, Py_ssize_t pos, Py_ssize_t end)
     cpdef forget_deadline(self)

@@ -57,6 +57,9 @@ HOLD_LIMIT = 1 << 16
 CARRY_LIMIT = 1 << 20
 """Length of a message that names a statement, and of a statement that is carried from server to server."""
 
+MAX_SPLICED = 1 << 10
+"""Bytes of a chunk up to which it is copied as a whole when one of its messages is replaced."""
+
 MAX_MESSAGE = (1 << 30) - 1
 """PostgreSQL's own limit on a message's length (MaxAllocSize)."""
 
@@ -177,7 +180,7 @@ class ClientConnection(Connection):
             self._append(data)
             if len(self._held) < self._needed:
                 return
-            data = bytes(self._held)
+            data = self._whole_held()
             self._held = b""
             self._needed = 0
         if self.waiting or self._blocked:
@@ -199,8 +202,11 @@ class ClientConnection(Connection):
         if len(data) >= HOLD_LIMIT:
             self._pause_reading(_HOLDS_ENOUGH)
 
+    def _whole_held(self) -> bytes:
+        return self._held if isinstance(self._held, bytes) else bytes(self._held)
+
     def _take_held(self) -> bytes:
-        held = bytes(self._held)
+        held = self._whole_held()
         self._held = b""
         self._needed = 0
         self._resume_reading(_HOLDS_ENOUGH)
@@ -211,7 +217,7 @@ class ClientConnection(Connection):
         size = len(data)
         # data[start:pos] is for the server and not sent yet; `out` goes before it.
         pos = start = 0
-        out = [prefix] if prefix else []
+        out: list[bytes] | None = [prefix] if prefix else None
         server = self.server
         if server is not None and server.asked == 0:
             server.asked = self.asked = self.statistics.clock.read()
@@ -250,7 +256,7 @@ class ClientConnection(Connection):
             if self._discarding:
                 if kind not in (SYNC, TERMINATE):
                     self._send(server, out, data, start, pos)
-                    out = []
+                    out = None
                     pos = start = self._pass_over(end, size)
                     continue
                 self._discarding = False
@@ -277,7 +283,7 @@ class ClientConnection(Connection):
                         ready = encode.ready_for_query(server.status)
                     if ready:
                         self._send(server, out, data, start, pos)
-                        out = []
+                        out = None
                         self.owner.set_deadline(self, seconds)
                         self.deliver(_SET + ready)
                         pos = start = end
@@ -322,11 +328,11 @@ class ClientConnection(Connection):
                 if server is None:
                     self.waiting = True
                     self.asked = self.waiting_since = now
-                    self._hold(data[pos:])
+                    self._hold(data if pos == 0 else data[pos:])
                     return
                 prefix = self._take(server)
                 if prefix:
-                    out.append(prefix)
+                    out = [prefix]
             if self.awaits_answers and not self.unsynced and traits & BEGINS:
                 if server.owed:
                     self._wait_for_answers(server, out, data, start, pos)
@@ -345,7 +351,7 @@ class ClientConnection(Connection):
                         self._wait_for_answers(server, out, data, start, pos)
                         return
                     if ahead:
-                        out += (data[start:pos], ahead)
+                        out = [*(out or ()), data[start:pos], ahead]
                         start = pos
                     self.watch.long_query(data[pos + 5 :])
                     server.owed.append(self.simple(QUERY))
@@ -365,8 +371,7 @@ class ClientConnection(Connection):
                         self._send(server, out, data, start, pos)
                         self.fail(error)
                         return
-                    out.append(data[start:pos])
-                    out += sent
+                    out = [*(out or ()), data[start:pos], *sent]
                     start = end
                 else:
                     server.owed.append(self.simple(QUERY))
@@ -397,10 +402,14 @@ class ClientConnection(Connection):
                 self.unsynced = True
                 if kind == BIND:
                     self._bound = True
-                if rewritten is not None:
-                    if start < pos:
-                        out.append(_scanner.cut(data, start, pos))
-                    out.append(rewritten)
+                if rewritten is not None and size <= MAX_SPLICED and end <= size:
+                    data = _scanner.spliced(data, pos, end, rewritten)
+                    end = pos + len(rewritten)
+                    size = len(data)
+                elif rewritten is not None:
+                    if out is None:
+                        out = []
+                    out += (data[start:pos], rewritten)
                     start = limit
             elif kind == EXECUTE:
                 self.unsynced = True
@@ -412,7 +421,7 @@ class ClientConnection(Connection):
                     self._wait_for_answers(server, out, data, start, pos)
                     return
                 if ahead:
-                    out += (data[start:pos], ahead)
+                    out = [*(out or ()), data[start:pos], ahead]
                     start = pos
                 server.owed.append(self.simple(FUNCTION_CALL))
                 server.request += 1
@@ -453,11 +462,13 @@ class ClientConnection(Connection):
             # The answer to everything may have come before the end of the last message: data of a copy that failed.
             server.look_again()
 
-    def _send(self, server: ServerConnection | None, out: list[bytes], data: bytes, start: int, pos: int) -> None:
+    def _send(
+        self, server: ServerConnection | None, out: list[bytes] | None, data: bytes, start: int, pos: int
+    ) -> None:
         if server is None:
             return
         if out:
-            out.append(_scanner.cut(data, start, pos))
+            out.append(data[start:pos])
             server.transport.write(b"".join(out))
         elif start < pos:
             server.transport.write(data if start == 0 and pos == len(data) else data[start:pos])
@@ -493,13 +504,15 @@ class ClientConnection(Connection):
         """Whether nothing but prepared statements was asked for since the last Sync."""
         return self.unsynced and not (self._bound or self.keeps_server or self.draining) and not self.session.pins
 
-    def _end_preparing(self, server: ServerConnection, out: list[bytes], data: bytes, start: int, pos: int) -> None:
+    def _end_preparing(
+        self, server: ServerConnection, out: list[bytes] | None, data: bytes, start: int, pos: int
+    ) -> None:
         """A Flush after statements were only prepared: end the request there, by a Sync of ours.
 
         Whoever prepares first and executes later (asyncpg does) would keep a server connection in the meantime, during
         which nothing of a transaction exists yet. What follows is held until it is known whether there was an error.
         """
-        self._send(server, [*out, data[start:pos], encode.sync()], b"", 0, 0)
+        self._send(server, [*(out or ()), data[start:pos], encode.sync()], b"", 0, 0)
         server.owed.append(FLUSH)
         server.ends_preparing = True
         server.request += 1
@@ -511,7 +524,9 @@ class ClientConnection(Connection):
         self.unsynced = False
         self._discarding = failed
 
-    def _wait_for_answers(self, server: ServerConnection, out: list[bytes], data: bytes, start: int, pos: int) -> None:
+    def _wait_for_answers(
+        self, server: ServerConnection, out: list[bytes] | None, data: bytes, start: int, pos: int
+    ) -> None:
         """Send what is before `pos`, and hold the rest until the server has answered a request."""
         self._send(server, out, data, start, pos)
         self.waits_for_answers = self._blocked = True

@@ -46,6 +46,10 @@ else:
             """`data[pos:limit]`."""
             return data[pos:limit]
 
+        def spliced(self, data: bytes, pos: int, limit: int, piece: bytes) -> bytes:
+            """The data with `piece` for `data[pos:limit]`."""
+            return data[:pos] + piece + data[limit:]
+
         def renamed(
             self, data: bytes, pos: int, limit: int, end: int, name_at: int, name_end: int, name: bytes
         ) -> bytes:

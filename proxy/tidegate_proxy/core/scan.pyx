@@ -166,6 +166,21 @@ cdef class Scanner:
             return b""
         return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + pos, limit - pos)
 
+    cpdef bytes spliced(self, bytes data, Py_ssize_t pos, Py_ssize_t limit, bytes piece):
+        """The data with `piece` for `data[pos:limit]`."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t length = len(piece)
+        cdef bytes whole
+        cdef char *to
+        if not 0 <= pos <= limit <= size:
+            raise ValueError("there is no such piece")
+        whole = PyBytes_FromStringAndSize(NULL, pos + length + size - limit)
+        to = PyBytes_AS_STRING(whole)
+        memcpy(to, PyBytes_AS_STRING(data), pos)
+        memcpy(to + pos, PyBytes_AS_STRING(piece), length)
+        memcpy(to + pos + length, PyBytes_AS_STRING(data) + limit, size - limit)
+        return whole
+
     cpdef bytes renamed(
         self,
         bytes data,

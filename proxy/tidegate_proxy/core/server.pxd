@@ -72,6 +72,7 @@ cdef class ServerConnection(Connection):
     @cython.locals(owed=Owed)
     cdef _next_owed(self)
     cdef _deliver(self, bytes data)
+    @cython.locals(parsed=ParseToken)
     cdef bint _read(self, int kind, bytes body) except *
     @cython.locals(client=ClientConnection, answered=bint, internal=bint, ends_preparing=bint, failed=bint,
                    skipped=list, passed_over=bint, request=int, owed=Owed)

@@ -318,9 +318,10 @@ class ServerConnection(Connection):
             if not isinstance(token, ParseToken):
                 self._violation(kind)
                 return False
-            if token.statement is not None:
-                self.unconfirmed.pop(token.statement.name, None)
-            return not token.swallow
+            parsed = token
+            if parsed.statement is not None:
+                self.unconfirmed.pop(parsed.statement.name, None)
+            return not parsed.swallow
         elif kind == CLOSE_COMPLETE:
             token = self._next_owed()
             if not isinstance(token, CloseToken):

@@ -168,6 +168,7 @@ def test_a_message_gets_another_name(before: bytes, ahead: bytes, name: bytes, b
     data = before + message
     at = len(before) + 5 + len(ahead)
     sent = SCANNER.renamed(data, len(before), len(data), len(data) + to_come, at, at + 5, name)
+    assert SCANNER.spliced(data, at, at + 5, name) == before + message[: 5 + len(ahead)] + name + behind
     length = 4 + len(ahead) + len(name) + len(behind) + to_come
     assert sent == b"B" + length.to_bytes(4, "big") + ahead + name + behind
 
