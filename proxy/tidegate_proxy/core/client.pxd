@@ -65,7 +65,7 @@ cdef class ClientConnection(Connection):
     cdef bytes _take_held(self)
     @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, limit=Py_ssize_t,
                    length=Py_ssize_t, kind=int, traits=int, out=list, server=ServerConnection,
-                   was_mid_message=bint, too_long=bint, text=bytes, now=double, rewritten=bytes)
+                   was_mid_message=bint, high=Py_ssize_t, text=bytes, now=double, rewritten=bytes)
     cdef _process(self, bytes data, bytes prefix=*)
     cdef bytes _without_deadline(self, bytes data, Py_ssize_t pos, Py_ssize_t end)
     cpdef forget_deadline(self)

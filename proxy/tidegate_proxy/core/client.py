@@ -244,12 +244,15 @@ class ClientConnection(Connection):
                 return
         while size - pos >= 5:
             kind = data[pos]
-            length = data[pos + 1]
-            length = length << 24 | data[pos + 2] << 16 | data[pos + 3] << 8 | data[pos + 4]
+            high = data[pos + 1] << 8 | data[pos + 2]
+            length = high << 16 | data[pos + 3] << 8 | data[pos + 4]
             end = pos + 1 + length
             traits = FROM_CLIENT[kind]
-            too_long = length > MAX_SHORT_MESSAGE and (length > MAX_MESSAGE or traits & SHORT != 0)
-            if too_long or length < 4 or traits == 0:
+            if (
+                traits == 0
+                or length < 4
+                or (length > MAX_SHORT_MESSAGE and (length > MAX_MESSAGE or traits & SHORT != 0))
+            ):
                 self._send(server, out, data, start, pos)
                 self._bad_message(kind, length)
                 return

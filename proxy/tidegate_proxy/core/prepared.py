@@ -93,18 +93,22 @@ class ClientStatements:
         if kind == PARSE:
             return self._parse(server, data, pos, limit, end)
         if kind == BIND:
-            name_at = _scanner.find_nul(data, body, limit) + 1
-            name_end = _scanner.find_nul(data, name_at, limit) if name_at else -1
+            if limit - body > 1 and data[body] == 0 and data[body + 1] == 0:
+                # As most are: the unnamed portal of the unnamed statement.
+                name_at = name_end = body + 1
+            else:
+                name_at = _scanner.find_nul(data, body, limit) + 1
+                name_end = _scanner.find_nul(data, name_at, limit) if name_at else -1
+        elif body < limit and data[body] != OF_STATEMENT:
+            if kind == CLOSE:
+                server.owed.append(CloseToken())
+            return None
         else:
             name_at = body + 1
             name_end = _scanner.find_nul(data, name_at, limit)
         if name_end < 0:
             raise ClientProtocolError("invalid string in message")
-        if kind != BIND and data[body] != OF_STATEMENT:
-            if kind == CLOSE:
-                server.owed.append(CloseToken())
-            return None
-        name = _scanner.cut(data, name_at, name_end)
+        name = _scanner.cut(data, name_at, name_end) if name_at < name_end else b""
         if self._fresh:
             self._see_that_it_is_parsed(server, name)
         if kind == CLOSE:
@@ -139,11 +143,11 @@ class ClientStatements:
         return b"".join(before) + message
 
     def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> bytes | None:
-        name_end = _scanner.find_nul(data, pos + 5, limit)
+        name_end = pos + 5 if pos + 5 < limit and data[pos + 5] == 0 else _scanner.find_nul(data, pos + 5, limit)
         sql_end = _scanner.find_nul(data, name_end + 1, limit) if name_end >= 0 else -1
         if name_end < 0 or (sql_end < 0 and end == limit):
             raise ClientProtocolError("invalid string in message")
-        name = _scanner.cut(data, pos + 5, name_end)
+        name = _scanner.cut(data, pos + 5, name_end) if pos + 5 < name_end else b""
         if end > limit:
             # Too long to be carried from server to server: it goes as it is, and the client stays with it.
             ahead = self._watch.sequences.taken(server)

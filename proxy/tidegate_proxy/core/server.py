@@ -199,8 +199,8 @@ class ServerConnection(Connection):
         owed = self.owed
         while size - pos >= 5:
             kind = data[pos]
-            length = data[pos + 1]
-            length = length << 24 | data[pos + 2] << 16 | data[pos + 3] << 8 | data[pos + 4]
+            high = data[pos + 1] << 8 | data[pos + 2]
+            length = high << 16 | data[pos + 3] << 8 | data[pos + 4]
             end = pos + 1 + length
             action = FROM_SERVER[kind]
             if (

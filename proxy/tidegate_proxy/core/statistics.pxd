@@ -21,6 +21,7 @@ cdef class Statistics:
     cdef public double request_time
     cdef public double wait_time
     cdef public list alone
+    cdef public list late
     cdef public list served
     cdef public list responded
     cdef public list whole

@@ -20,6 +20,10 @@ PER_OCTAVE = 16
 def _add(counts: list[int], seconds: float) -> None:
     microseconds = int(seconds * 1e6)
     shift = 0
+    # The same in larger steps, for there are many where clients wait.
+    while microseconds >= 1024:
+        microseconds >>= 5
+        shift += 5
     while microseconds >= 32:
         microseconds >>= 1
         shift += 1
@@ -39,10 +43,11 @@ def bounds(index: int) -> tuple[int, int]:
 class Statistics:
     """Counters of some clients of one pool, since the proxy began. All times are in seconds.
 
-    Lists have the number of durations in each bucket, see `bounds`: `alone`, of transactions of one request whose
-    client did not wait, for which the request's time, the client's and the transaction's are the same; of all others
-    `served`, from a request to its answer, `responded`, the same with the wait before it, and `whole`, of transactions;
-    and `waits` for a server connection, of those that waited at all.
+    Lists have the number of durations in each bucket, see `bounds`. A transaction of one request takes as long as that:
+    `alone` are those whose client did not wait, for which both are also what the client saw, and `late` those whose
+    client did. Of all others there are `served`, from a request to its answer, and `whole`, of transactions; of all but
+    `alone` there are `responded`, from a request to its answer with the wait before it. `waits` for a server connection
+    are of those that waited at all.
     """
 
     def __init__(self) -> None:
@@ -68,6 +73,7 @@ class Statistics:
         self.request_time = 0.0
         self.wait_time = 0.0
         self.alone: list[int] = []
+        self.late: list[int] = []
         self.served: list[int] = []
         self.responded: list[int] = []
         self.whole: list[int] = []
@@ -86,8 +92,12 @@ class Statistics:
         if ended:
             self.transactions += 1
             self.transaction_time += now - began
-            if asked == began and waited == 0:
-                _add(self.alone, taken)
+            if asked == began:
+                if waited == 0:
+                    _add(self.alone, taken)
+                else:
+                    _add(self.late, taken)
+                    _add(self.responded, taken + waited)
                 return taken
             _add(self.whole, now - began)
         _add(self.served, taken)

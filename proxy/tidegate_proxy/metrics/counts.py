@@ -31,7 +31,7 @@ SUMS = (
 )
 """What of Statistics is a number."""
 
-_HISTOGRAMS = ("alone", "served", "responded", "whole", "waits")
+_HISTOGRAMS = ("alone", "late", "served", "responded", "whole", "waits")
 _NUMBERS = (
     "servers_requested",
     "servers_requested_tls",

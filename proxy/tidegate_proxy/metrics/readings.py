@@ -115,13 +115,14 @@ def _counted(counts: PoolCounts, labels: dict[str, str]) -> Iterator[Reading]:
 def distributions(clients: Statistics) -> dict[str, Distribution]:
     """The distributions among the metrics, by their names."""
     at_once = [clients.assignments - clients.waited]
+    single = summed(clients.alone, clients.late)
     return {
         "DatabaseConnectionsBorrowLatency": Distribution(summed(clients.waits, at_once), clients.wait_time),
-        "QueryDatabaseResponseLatency": Distribution(summed(clients.alone, clients.served), clients.request_time),
+        "QueryDatabaseResponseLatency": Distribution(summed(single, clients.served), clients.request_time),
         "QueryResponseLatency": Distribution(
             summed(clients.alone, clients.responded), clients.request_time + clients.wait_time
         ),
-        "TransactionLatency": Distribution(summed(clients.alone, clients.whole), clients.transaction_time),
+        "TransactionLatency": Distribution(summed(single, clients.whole), clients.transaction_time),
     }
 
 
