@@ -15,6 +15,9 @@ cdef class Poller:
     cdef object _loop
     # By their file descriptors.
     cdef list _transports
+    # Those that were written to in this round.
+    cdef list _written
+    cdef bint _in_round
     # What TLS connections have received, and have to send.
     cdef object _incoming
     cdef object _outgoing
@@ -24,6 +27,8 @@ cdef class Poller:
     cdef watch(self, DirectTransport transport, unsigned int events)
     cdef _serve(self, int count)
     cdef _tell(self, int count, unsigned long long goes_first)
+    cdef _send_written(self)
+    cdef _failed(self, DirectTransport transport, error)
 
 
 cdef class DirectTransport:
@@ -33,6 +38,8 @@ cdef class DirectTransport:
     cdef object _protocol
     # The same, if it is of the core.
     cdef Connection _receiver
+    # What is to be sent at the end of the round.
+    cdef bytes _later
     cdef list _queue
     cdef Py_ssize_t _queued
     # Of the first queued piece: what has been sent already.
@@ -50,6 +57,8 @@ cdef class DirectTransport:
     cdef _look_again(self, ssize_t size, unsigned int events)
     cpdef write(self, bytes data)
     cdef _send(self, bytes data)
+    cdef _send_later(self)
+    cdef _send_now(self, bytes data)
     cdef _writable(self)
     cdef _all_sent(self)
     cdef _break(self, int number)

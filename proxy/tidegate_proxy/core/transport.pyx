@@ -61,9 +61,12 @@ cdef Py_ssize_t LOW_WATER = 1 << 14
 # With the file descriptor of what goes first; a descriptor is never as large.
 cdef unsigned long long GOES_FIRST = 1ULL << 32
 
-# Looks for what has come, before the event loop's timers and everybody else have their turn.
 cdef enum:
+    # Looks for what has come, before the event loop's timers and everybody else have their turn.
     ROUNDS = 4
+    # Connections that are written to before anything is sent, and bytes that are sent as one.
+    WRITTEN = 32
+    COALESCED = 1 << 12
 
 
 cdef class Poller:
@@ -71,6 +74,9 @@ cdef class Poller:
 
     It is told of what becomes ready, and not again of what still is (EPOLLET): so the kernel looks at each socket once.
     Whoever has not taken everything asks to be told again.
+
+    What is written meanwhile is sent at the end of a round: whoever is woken by it would else run in between, on the
+    same processor, and be woken for each piece.
     """
 
     def __init__(self, loop):
@@ -79,6 +85,7 @@ cdef class Poller:
             raise OSError(errno, _strerror(errno))
         self._loop = loop
         self._transports = []
+        self._written = []
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         loop.add_reader(self._fd, self._dispatch)
@@ -119,9 +126,34 @@ cdef class Poller:
             left -= 1
 
     cdef _serve(self, int count):
-        # What a server has to say goes first: it may be that it is gone, and then no client shall be given to it.
-        self._tell(count, GOES_FIRST)
-        self._tell(count, 0)
+        self._in_round = True
+        try:
+            # What a server has to say goes first: it may be that it is gone, and then no client shall be given to it.
+            self._tell(count, GOES_FIRST)
+            self._tell(count, 0)
+        finally:
+            self._in_round = False
+            self._send_written()
+
+    cdef _send_written(self):
+        cdef DirectTransport transport
+        cdef list written = self._written
+        if not written:
+            return
+        self._written = []
+        for each in written:
+            transport = <DirectTransport> each
+            try:
+                transport._send_later()
+            except Exception as error:
+                self._failed(transport, error)
+
+    cdef _failed(self, DirectTransport transport, error):
+        # As asyncio has it: a protocol's fault ends its connection, and nobody else's.
+        self._loop.call_exception_handler(
+            {"message": "a protocol failed", "exception": error, "transport": transport}
+        )
+        transport.abort()
 
     cdef _tell(self, int count, unsigned long long goes_first):
         cdef int number = 0
@@ -144,12 +176,10 @@ cdef class Poller:
                         transport._readable(events)
                     if transport._events & EPOLLOUT and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
                         transport._writable()
+                    if len(self._written) >= WRITTEN:
+                        self._send_written()
             except Exception as error:
-                # As asyncio has it: a protocol's fault ends its connection, and nobody else's.
-                self._loop.call_exception_handler(
-                    {"message": "a protocol failed", "exception": error, "transport": transport}
-                )
-                transport.abort()
+                self._failed(transport, error)
 
 
 cdef Poller _poller = None
@@ -202,7 +232,7 @@ cdef class DirectTransport:
 
     def get_write_buffer_size(self):
         """Bytes that the kernel has not taken yet."""
-        return self._queued
+        return self._queued + (0 if self._later is None else len(self._later))
 
     # Receiving
 
@@ -248,9 +278,31 @@ cdef class DirectTransport:
         self._send(data)
 
     cdef _send(self, bytes data):
+        if self._lost or len(data) == 0:
+            return
+        if self._later is None:
+            if self._queued == 0 and self._poller._in_round:
+                self._later = data
+                self._poller._written.append(self)
+                return
+        elif len(self._later) + len(data) <= COALESCED:
+            self._later += data
+            return
+        else:
+            self._send_later()
+        self._send_now(data)
+
+    cdef _send_later(self):
+        """Send what was written in this round."""
+        cdef bytes data = self._later
+        if data is not None:
+            self._later = None
+            self._send_now(data)
+
+    cdef _send_now(self, bytes data):
         cdef ssize_t sent = 0
         cdef Py_ssize_t size = len(data)
-        if self._lost or size == 0:
+        if self._lost:
             return
         if self._queued == 0:
             sent = send(self._fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
@@ -308,6 +360,9 @@ cdef class DirectTransport:
         """Receive no more, send what is queued, and close."""
         if self._closing:
             return
+        self._send_later()
+        if self._lost:
+            return
         self._closing = True
         self.pause_reading()
         if not self._queue:
@@ -317,7 +372,8 @@ cdef class DirectTransport:
         self._end(None)
 
     def abort(self):
-        """Close without sending what is queued."""
+        """Close without sending what the kernel has not taken."""
+        self._send_later()
         self._drop(None)
 
     cdef _break(self, int number):
@@ -334,6 +390,7 @@ cdef class DirectTransport:
             self._poller.watch(self, 0)
         self._queue.clear()
         self._queued = 0
+        self._later = None
         self._end(error)
 
     cdef _end(self, error):
@@ -351,6 +408,7 @@ cdef class DirectTransport:
 
     def detach(self):
         """Take the socket back, for TLS. Returns: the socket; nothing is received or sent here any more."""
+        self._send_later()
         if self._events:
             self._poller.watch(self, 0)
         self._closing = self._lost = True
@@ -537,6 +595,7 @@ cdef class TLSTransport(DirectTransport):
     cdef _send_last(self):
         """Send what the outgoing BIO holds if that is possible now."""
         cdef bytes data = self._poller._outgoing.read()
+        self._send_later()
         if data and not self._queue and not self._lost:
             send(self._fd, PyBytes_AS_STRING(data), len(data), MSG_NOSIGNAL)
 

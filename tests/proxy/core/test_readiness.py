@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from typing import cast
 
 import pytest
 
@@ -154,6 +155,48 @@ def test_all_that_was_queued_is_sent_once_the_peer_reads() -> None:
         assert await asyncio.wait_for(asyncio.to_thread(take), 60) == 8 * BULK
 
     run(scenario)
+
+
+@pytest.mark.parametrize("ends", ["close", "abort", "stay"])
+def test_what_is_written_as_an_answer_goes_out_in_order(ends: str) -> None:
+    """Also in many pieces, and if the connection is closed in the same breath."""
+
+    class Answering(Reader):
+        transport: asyncio.Transport
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast(asyncio.Transport, transport)
+
+        def data_received(self, data: bytes) -> None:
+            for number in range(3000):
+                self.transport.write(b"%d " % number)
+            self.transport.write(BULK[:100_000])
+            self.transport.write(b"end")
+            if ends != "stay":
+                getattr(self.transport, ends)()
+
+    async def main() -> None:
+        here, there = connected()
+        # So that the kernel takes all at once, and an abort loses nothing.
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        reader = Answering()
+        with closing(there):
+            transport = await plain(here, reader)
+            there.settimeout(60)
+            there.sendall(b"?")
+            expected = b"".join(b"%d " % number for number in range(3000)) + BULK[:100_000] + b"end"
+
+            def take() -> bytes:
+                received = bytearray()
+                while len(received) < len(expected) and (data := there.recv(1 << 16)):
+                    received += data
+                return bytes(received)
+
+            assert await asyncio.to_thread(take) == expected
+            transport.abort()
+            await reader.until(reader.lost.is_set)
+
+    asyncio.run(main())
 
 
 def test_bytes_are_told_while_others_wait_to_be_sent() -> None:
