@@ -3,6 +3,10 @@
 
 cimport cython
 
+cdef enum:
+    # Places that are kept when nothing is owed any more.
+    KEPT = 1024
+
 
 @cython.final
 cdef class Owed:
@@ -31,6 +35,8 @@ cdef class Owed:
         self._places[self._first] = None
         self._count -= 1
         self._first = (self._first + 1) & (len(self._places) - 1)
+        if self._count == 0 and len(self._places) > KEPT:
+            self.clear()
         return token
 
     def extend(self, tokens):
@@ -58,4 +64,7 @@ cdef class Owed:
         return any(each == token for each in self)
 
     def __iter__(self):
-        return iter([self[number] for number in range(self._count)])
+        # Most who look for something find it at the beginning of a long queue.
+        cdef Py_ssize_t number
+        for number in range(self._count):
+            yield self[number]

@@ -191,7 +191,8 @@ cdef class Scanner:
         Py_ssize_t name_end,
         bytes name,
     ):
-        """The message `data[pos:end]`, of which `data[pos:limit]` is there, with `name` for `data[name_at:name_end]`."""
+        """The message `data[pos:end]`, of which `data[pos:limit]` is there, with `name` for `data[name_at:name_end]`.
+        """
         cdef Py_ssize_t length = len(name)
         cdef Py_ssize_t grown = length - (name_end - name_at)
         cdef unsigned int said = <unsigned int> (end - pos - 1 + grown)

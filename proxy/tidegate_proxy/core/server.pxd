@@ -65,8 +65,8 @@ cdef class ServerConnection(Connection):
     cdef Py_ssize_t _probed
     cdef list _waiters
 
-    @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, length=Py_ssize_t, high=Py_ssize_t,
-                   kind=int, action=int, status=int, body=bytes, owed=Owed)
+    @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, length=Py_ssize_t,
+                   high=Py_ssize_t, kind=int, action=int, status=int, body=bytes, owed=Owed)
     cpdef data_received(self, bytes data)
     cdef _execute_ended(self)
     @cython.locals(owed=Owed)

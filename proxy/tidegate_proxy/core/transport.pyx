@@ -18,7 +18,7 @@ import ssl
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
 from tidegate_proxy.core.connection cimport Connection
 
@@ -73,7 +73,8 @@ cdef class Poller:
     """The epoll instance of one event loop, and the transports that it watches.
 
     It is told of what becomes ready, and not again of what still is (EPOLLET): so the kernel looks at each socket once.
-    Whoever has not taken everything asks to be told again.
+    Whoever has not taken everything asks to be told again. (A short recv means that there is no more; it does not before
+    an urgent byte, which nobody who speaks the protocol sends.)
 
     What is written meanwhile is sent at the end of a round: whoever is woken by it would else run in between, on the
     same processor, and be woken for each piece.
@@ -98,6 +99,8 @@ cdef class Poller:
         """Tell a transport of these events from now on, and of those that are there already; none: of nothing."""
         cdef epoll_event event
         cdef int operation
+        if transport._fd < 0:
+            raise OSError(EBADF, _strerror(EBADF))
         event.events = events | EPOLLET
         if events & EPOLLIN:
             event.events |= EPOLLRDHUP
@@ -153,7 +156,8 @@ cdef class Poller:
         self._loop.call_exception_handler(
             {"message": "a protocol failed", "exception": error, "transport": transport}
         )
-        transport.abort()
+        # Without asking the protocol anything: others are waiting to be told, and are told only once.
+        transport._drop(None)
 
     cdef _tell(self, int count, unsigned long long goes_first):
         cdef int number = 0
@@ -400,6 +404,8 @@ cdef class DirectTransport:
             self._loop.call_soon(self._connection_lost, error)
 
     def _connection_lost(self, error):
+        if self._socket is None:
+            return  # it was taken back meanwhile
         try:
             self._protocol.connection_lost(error)
         finally:
@@ -421,8 +427,8 @@ cdef class TLSTransport(DirectTransport):
     """The same inside TLS.
 
     Parameters: `context`, `server_side`, `server_hostname` as for `ssl.SSLContext.wrap_bio`; the others as for
-    DirectTransport; `received`, what has come of the handshake already. `handshake` is the future to wait for; only then is the protocol told that there is a connection,
-    and until then nothing can be written.
+    DirectTransport; `received`, what has come of the handshake already. `handshake` is the future to wait for; only
+    then is the protocol told that there is a connection, and until then nothing can be written.
     """
 
     cdef object _tls

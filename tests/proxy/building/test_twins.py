@@ -199,3 +199,24 @@ def test_what_is_owed_comes_first_in_first_out(steps: list[int]) -> None:
         assert bool(owed) == bool(expected)
         assert (number in owed) == (number in expected)
         assert not expected or owed[0] == expected[0]
+
+
+def test_what_a_long_queue_begins_with_is_found_without_a_look_at_the_rest() -> None:
+    looked: list[object] = []
+
+    class Token:
+        def __eq__(self, other: object) -> bool:
+            looked.append(other)
+            return self is other
+
+        __hash__ = object.__hash__
+
+    owed: Any = look.Owed()
+    tokens = [Token() for _ in range(5000)]
+    owed.extend(tokens)
+    each = iter(owed)
+    assert next(each) is tokens[0]
+    # Nothing was copied for that: what is there is what is seen.
+    del each
+    assert tokens[0] in owed
+    assert len(looked) <= 1

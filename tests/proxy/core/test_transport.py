@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -69,3 +70,36 @@ def test_a_lost_server_is_known_before_a_client_that_spoke_earlier_is_heard(how:
     asyncio.run(run())
     assert told[:2] == [("server", "no more"), ("client", "query")]
     assert told[2] == ("server", "ConnectionResetError" if how == "reset" else "NoneType")
+
+
+def test_a_socket_that_is_taken_back_after_its_peer_reset_it_leaves_no_trace() -> None:
+    faults: list[dict[str, object]] = []
+
+    class TakesBack(Witness):
+        transport: Any
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.transport.write(b"S")
+            self.transport.detach().close()
+            self.lost.set()
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        here, there = connected()
+        witness = TakesBack("client", [])
+        there.sendall(b"?")
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        there.close()
+        await plain(here, witness)
+        async with asyncio.timeout(60):
+            await witness.lost.wait()
+        # Whatever was to be called soon.
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert faults == []
