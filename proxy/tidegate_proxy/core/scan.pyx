@@ -96,7 +96,9 @@ cdef bint _is(Word *word, const unsigned char *text, Py_ssize_t left) noexcept:
     return True
 
 
-cdef bint _found(unsigned int bits, const unsigned char *begin, const unsigned char *pair, const unsigned char *end) noexcept:
+cdef bint _found(
+    unsigned int bits, const unsigned char *begin, const unsigned char *pair, const unsigned char *end
+) noexcept:
     """Whether a word is there whose pair is at `pair`, or another statement's beginning, in `begin` up to `end`."""
     cdef int number
     cdef const unsigned char *word

@@ -73,8 +73,8 @@ cdef class Poller:
     """The epoll instance of one event loop, and the transports that it watches.
 
     It is told of what becomes ready, and not again of what still is (EPOLLET): so the kernel looks at each socket once.
-    Whoever has not taken everything asks to be told again. (A short recv means that there is no more; it does not before
-    an urgent byte, which nobody who speaks the protocol sends.)
+    Whoever has not taken everything asks to be told again. (A short recv means that there is no more; it does not
+    before an urgent byte, which nobody who speaks the protocol sends.)
 
     What is written meanwhile is sent at the end of a round: whoever is woken by it would else run in between, on the
     same processor, and be woken for each piece.
