@@ -137,6 +137,7 @@ def test_the_image_is_built_of_what_its_dockerfile_copies_and_nothing_else(defau
     assert not any(name.endswith((".so", ".pyc")) or name.startswith((".git/", "docs/", "infra/")) for name in names)
     assert {name for name in names if name.startswith("tests/")} <= {
         "tests/support/rawclient.py",
+        "tests/support/transports.py",
         *(name for name in names if name.startswith("tests/proxy/core/")),
     }
 
