@@ -7,13 +7,11 @@ judgement, a question to the database, the answer to a wrong password) goes on i
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import pwd
-import socket
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from tidegate_proxy import __version__, events
 from tidegate_proxy.arrival import Arrival
@@ -24,9 +22,7 @@ from tidegate_proxy.core.session import Session
 from tidegate_proxy.errors import (
     AuthenticationError,
     ClientProtocolError,
-    LimitError,
 )
-from tidegate_proxy.headcount import Place
 from tidegate_proxy.identity.verifiers import Found
 from tidegate_proxy.net.transport import Receiver
 from tidegate_proxy.pool.known_sessions import KnownSession
@@ -38,7 +34,6 @@ from tidegate_proxy.protocol.startup import StartupMessage
 
 if TYPE_CHECKING:
     from tidegate_proxy.identity.iam.authenticator import IamAuthenticator
-    from tidegate_proxy.proxy import Proxy
 
 logger = logging.getLogger(__name__)
 
@@ -48,27 +43,18 @@ class Login(Arrival):
 
     __slots__ = ("_found", "_pool", "_scram", "_session", "_shown")
 
-    def __init__(
-        self,
-        proxy: Proxy,
-        loop: asyncio.AbstractEventLoop,
-        connection: socket.socket,
-        place: Place,
-        peer_uid: int | None,
-        refusal: LimitError | None,
-    ) -> None:
-        super().__init__(proxy, loop, connection, place, peer_uid, refusal)
-        # What the client has shown, by which a server may let the proxy in.
-        self._shown: str | ScramKeys | None = None
-        # Each from the step on that finds it.
-        self._found = cast(Found, None)
-        self._scram = cast(ScramLogin, None)
-        self._pool = cast(Pool, None)
-        self._session: KnownSession | None = None
+    # What the client has shown, by which a server may let the proxy in.
+    _shown: str | ScramKeys | None
+    # Each from the step on that finds it; the session may have to be asked for.
+    _found: Found
+    _scram: ScramLogin
+    _pool: Pool
+    _session: KnownSession | None
 
     # Who it is
 
     def _begin_session(self, packet: StartupMessage) -> None:
+        self._shown = None
         proxy, settings = self._proxy, self._proxy.settings
         local = self.peer_uid is not None
         if settings.client_tls == "require" and not (local or self.secure):

@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import cast
 
 import pytest
+from tests.support.transports import connected
 
 from tidegate_proxy.net.transport import plain
 
@@ -43,14 +44,6 @@ class Reader(asyncio.Protocol):
             while not condition():
                 self.news.clear()
                 await self.news.wait()
-
-
-def connected() -> tuple[socket.socket, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        here = socket.create_connection(listener.getsockname())
-        there, _ = listener.accept()
-    here.setblocking(False)
-    return here, there
 
 
 def run(scenario: Callable[[asyncio.Transport, Reader, socket.socket], Awaitable[None]]) -> None:

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from tests.support.transports import connected
 
 from tidegate_proxy.core import COMPILED
 from tidegate_proxy.net.transport import plain
@@ -33,15 +34,6 @@ class Witness(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.told.append((self.name, type(exc).__name__))
         self.lost.set()
-
-
-def connected() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a TCP connection; the first does not block."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        here = socket.create_connection(listener.getsockname())
-        there, _ = listener.accept()
-    here.setblocking(False)
-    return here, there
 
 
 @pytest.mark.parametrize("how", ["reset", "closed"])
