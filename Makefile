@@ -20,7 +20,7 @@ CORE   := proxy/tidegate_proxy/core
 BUILD  := $(BIN)/python setup.py --quiet build_ext --inplace
 
 .DEFAULT_GOAL := help
-.PHONY: help install build wheel demo bench bench-smoke simulate instructions test test-interpreted failover soak-layer layer layers roots lint format \
+.PHONY: help install build wheel demo bench bench-smoke poolers simulate instructions test test-interpreted failover soak-layer layer layers roots lint format \
 	check clean
 
 help:  ## list the targets
@@ -57,6 +57,9 @@ demo: build  ## the spike: 500 concurrent invocations, direct, with the layer, w
 
 bench: build  ## the proxy beside PgBouncer and others, every scenario; says first how long it takes
 	@$(BIN)/tidegate-bench run $(ARGS)
+
+poolers: $(STAMP)  ## build/poolers: the newest PgBouncer, Odyssey and pgagroal that Debian packages, for make bench
+	@$(BIN)/tidegate-bench poolers $(ARGS)
 
 simulate: build  ## a fleet of 200 proxies with 100,000 clients, simulated: table and reports/fleet.png
 	@$(BIN)/tidegate-simulate $(ARGS)

@@ -81,7 +81,8 @@ def unprivileged_user() -> pwd.struct_passwd | None:
     )
 
 
-def _reachable_by_others(path: Path) -> bool:
+def reachable_by_others(path: Path) -> bool:
+    """Whether every user may enter this folder and those that it lies in."""
     return all(part.stat().st_mode & 0o001 for part in [path, *path.parents])
 
 
@@ -100,7 +101,7 @@ def postgres_home(version: str = "18") -> Path:
         package = Path(spec.origin).resolve().parent if spec and spec.origin else Path()
         for home in (package / f"pginstall{version}", package / "pginstall"):
             if (home / "bin/postgres").exists() and f" {version}." in _version_of(home / "bin/postgres"):
-                return home if os.geteuid() != 0 or _reachable_by_others(home) else _copied_out(home, version)
+                return home if os.geteuid() != 0 or reachable_by_others(home) else _copied_out(home, version)
     if (debian / "bin/postgres").exists():
         return debian
     raise PostgresNotFoundError(
@@ -130,15 +131,20 @@ def _copied_out(home: Path, version: str) -> Path:
     return target / package.name / home.name
 
 
-def free_port(host: str = "127.0.0.1") -> int:
+def free_port(host: str = "127.0.0.1", *, four_digits: bool = False) -> int:
     """A TCP port that was free a moment ago; whoever uses it must be ready to try another.
+
+    Parameters: `four_digits`, for those who have no room for a fifth.
 
     It is none of those that the kernel deals out by itself, so a server that is restarted finds its port as it left it.
     """
     dealt_out_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         # One's own program has no say in which ports others probe: chosen at random, two rarely choose the same.
-        port = 10_000 + secrets.randbelow(max(dealt_out_from, 20_000) - 10_000)
+        if four_digits:
+            port = 6_000 + secrets.randbelow(min(max(dealt_out_from, 7_000), 10_000) - 6_000)
+        else:
+            port = 10_000 + secrets.randbelow(max(dealt_out_from, 20_000) - 10_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
             return port

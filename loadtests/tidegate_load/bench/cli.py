@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tidegate_load.bench.poolers import FOLDER, SUITE
+
 if TYPE_CHECKING:
     from tidegate_load.bench.scenarios import Sizes
 
@@ -219,6 +221,39 @@ def _measure(
             return status or 1
         console.print(f"\nResults: {output}, and a picture of each scenario beside it", highlight=False, soft_wrap=True)
     return status or (1 if made.failures else 0)
+
+
+@main.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=FOLDER,
+    show_default=True,
+    help="Where they go. `run` looks in the default one, seen from where it is called, before it looks on PATH.",
+)
+@click.option("--suite", default=SUITE, show_default=True, help="Debian's suite that they come from.")
+def poolers(folder: Path, suite: str) -> None:
+    """Fetch the newest PgBouncer, Odyssey and pgagroal that Debian packages.
+
+    For Debian, without root and without a change to what is installed: apt fetches them from the archive that it is set
+    up with. They run with their suite's own C library and OpenSSL. Called again, it fetches only what is newer.
+
+    Exit status: 0; 1 if they could not be had; 2 for bad options; 130 after Ctrl-C.
+    """
+    from tidegate_load.bench.debian import PackagesError
+    from tidegate_load.bench.poolers import fetch_poolers
+
+    try:
+        versions = fetch_poolers(folder.absolute(), suite, click.echo)
+    except PackagesError as error:
+        click.echo(f"tidegate-bench: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("Stopped; what was there before still is.", err=True)
+        sys.exit(130)
+    for version in versions.values():
+        click.echo(version)
+    click.echo(f"Programs: {folder / 'bin'}")
 
 
 @main.command()

@@ -71,6 +71,7 @@ def _method(run: Run) -> str:
 - PgBouncer has `listen_backlog = {LISTEN_BACKLOG}` (its default of 128 costs a storm a second in retransmitted SYNs),
   the user's SCRAM verifier, so that it derives no key at a login, and no logging of connections. Tidegate logs warnings
   only.
+- Poolers that `make poolers` fetched run with their Debian suite's own C library and OpenSSL, not the machine's.
 - The client is pgbench; storms and idle clients are one asyncio process, bulk is a blocking socket.
 - PostgreSQL's wheel has no TLS, so PostgreSQL itself is missing where clients use TLS, and pgbench then uses psycopg's
   libpq.

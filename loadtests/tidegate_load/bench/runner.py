@@ -52,7 +52,7 @@ class Runner:
                 self._run_case(scenario, case)
 
     def _run_case(self, scenario: Scenario, case: Case) -> None:
-        endpoints = list(scenario.endpoints(self._endpoints, case))
+        endpoints = [each for each in scenario.endpoints(self._endpoints, case) if self._fits(scenario, case, each)]
         with contextlib.ExitStack() as stack:
             running: dict[str, Running] = {}
             if not case.fresh:
@@ -87,10 +87,18 @@ class Runner:
     def _start(self, scenario: Scenario, case: Case, endpoint: Endpoint) -> Running:
         started = endpoint.start(self._stage, case.setup)
         if started.remark:
-            remark = f"{scenario.name}: {endpoint.title} {started.remark}"
-            if remark not in self._run.remarks:
-                self._run.remarks.append(remark)
+            self._remark(f"{scenario.name}: {endpoint.title} {started.remark}")
         return started
+
+    def _fits(self, scenario: Scenario, case: Case, endpoint: Endpoint) -> bool:
+        why = endpoint.unfit(case.setup)
+        if why:
+            self._remark(f"{scenario.name}: {case.name}: without {endpoint.title}: {why}")
+        return not why
+
+    def _remark(self, remark: str) -> None:
+        if remark not in self._run.remarks:
+            self._run.remarks.append(remark)
 
     def _step(self, what: str, seconds: float) -> None:
         self._stage.interruption.check()

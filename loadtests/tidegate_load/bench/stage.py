@@ -18,7 +18,7 @@ import trustme
 
 from tidegate_load.bench.identity import Identities
 from tidegate_load.clean_environment import clean_environment
-from tidegate_load.postgres import UNENCRYPTED, EmbeddedPostgres, unprivileged_user
+from tidegate_load.postgres import UNENCRYPTED, EmbeddedPostgres, free_port, unprivileged_user
 from tidegate_load.spike.interrupt import Interruption
 
 HOST = "127.0.0.1"
@@ -133,6 +133,8 @@ class Stage:
             "checkpoint_timeout": "1h",
         }
         self.server = EmbeddedPostgres("18", settings=settings)
+        # pgagroal 2.1 crashes when a server's port has five digits (pgagroal/pgagroal issue 926).
+        self.server.port = free_port(HOST, four_digits=True)
         self.server.start()
         self.server.create_user(USER, self.password)
         self.server.create_database(DATABASE, owner=USER)
@@ -142,6 +144,12 @@ class Stage:
             self.verifier = str(row[0])
         self.interruption.check()
         self.run([self.server.tool("pgbench"), "-i", "-q", "-s", str(self.scale)], self.parameters())
+
+    @staticmethod
+    def unprivileged() -> dict[str, Any]:
+        """Keyword arguments for `subprocess.Popen` that run a program as an unprivileged user when we are root."""
+        user = unprivileged_user()
+        return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
     def run(self, arguments: list[str | Path], parameters: dict[str, Any], timeout: float = 120) -> str:
         """Run one of PostgreSQL's programs to its end; what it wrote to standard output and error.

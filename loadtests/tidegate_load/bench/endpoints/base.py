@@ -7,9 +7,11 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +19,17 @@ from typing import Any, Self
 
 import psycopg
 
+from tidegate_load.bench.poolers import FOLDER
 from tidegate_load.bench.stage import HOST, BenchError, Stage
 from tidegate_load.bench.usage import Usage, tree_memory, tree_peak_memory, tree_usage
 from tidegate_load.clean_environment import clean_environment
-from tidegate_load.postgres import free_port, unprivileged_user
+from tidegate_load.postgres import free_port
 
 START_TIMEOUT = 30.0
 """Seconds that a pooler may take to accept its first login."""
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds that the first query may take."""
 
 _GRACE = 5.0
 
@@ -114,6 +120,10 @@ class Endpoint(abc.ABC):
     def absence(self) -> str:
         """Why it is not present, in a few words."""
 
+    def unfit(self, setup: Setup) -> str:
+        """Why it is left out of a case with this setup; by default it takes part."""
+        return ""
+
     @abc.abstractmethod
     def start(self, stage: Stage, setup: Setup) -> Running:
         """Start it and wait until it accepts logins. Raises: BenchError."""
@@ -124,6 +134,9 @@ class PoolerEndpoint(Endpoint):
 
     as_nobody = True
     """Whether it runs as the user that runs PostgreSQL when we are root: most poolers refuse root."""
+
+    settling = 0.0
+    """Seconds that it is left alone after its start."""
 
     @abc.abstractmethod
     def command(self, stage: Stage, setup: Setup, folder: Path, port: int) -> list[str | Path]:
@@ -145,7 +158,7 @@ class PoolerEndpoint(Endpoint):
             port = free_port()
             command = self.command(stage, setup, folder, port)
             if self.as_nobody:
-                for file in folder.iterdir():
+                for file in filter(Path.is_file, folder.iterdir()):
                     file.chmod(0o600)
                     stage.hand_over(file)
             process = PoolerProcess(
@@ -157,6 +170,7 @@ class PoolerEndpoint(Endpoint):
             )
             parameters = client_parameters(stage, setup, port)
             try:
+                stage.interruption.wait(self.settling)
                 process.wait_for_login(stage, parameters)
             except BaseException as error:
                 process.stop()
@@ -167,24 +181,33 @@ class PoolerEndpoint(Endpoint):
             return Running(parameters, process, self.remark(setup))
 
 
+def find_program(name: str) -> str | None:
+    """Where a program is: what `make poolers` fetched, then PATH, then /usr/sbin, which PATH often lacks."""
+    path = os.environ.get("PATH", os.defpath)
+    return shutil.which(name, path=f"{FOLDER.absolute() / 'bin'}:{path}:/usr/sbin:/usr/local/sbin")
+
+
 class PathEndpoint(PoolerEndpoint):
-    """A pooler that is a program on PATH, or in /usr/sbin, which PATH often lacks."""
+    """A pooler that is a program, see `find_program`."""
 
     program: str
 
     def path(self) -> str | None:
         """Where the program is."""
-        return shutil.which(self.program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+        return find_program(self.program)
 
     def version(self) -> str | None:
         path = self.path()
         if path is None:
             return None
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=20)
+        try:
+            done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return "unknown version"
         return (done.stdout or done.stderr).strip().partition("\n")[0] or "unknown version"
 
     def absence(self) -> str:
-        return f"no program {self.program} on PATH"
+        return f"no program {self.program} on PATH, and none from make poolers"
 
     @abc.abstractmethod
     def configure(self, stage: Stage, setup: Setup, folder: Path, port: int) -> list[str | Path]:
@@ -205,10 +228,24 @@ def client_parameters(stage: Stage, setup: Setup, port: int) -> dict[str, Any]:
     return parameters
 
 
+@contextlib.contextmanager
+def _hung_up_on(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Close a connection on which no answer comes, since psycopg would wait for ever."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as same:
+        timer = threading.Timer(ANSWER_TIMEOUT, same.shutdown, [socket.SHUT_RDWR])
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+
 class PoolerProcess:
     """A pooler's process, in a session of its own: Ctrl-C in the terminal does not reach it, we stop it in order.
 
     Parameters: `as_nobody`, run it as the user that runs PostgreSQL when we are root, since most poolers refuse root.
+    Raises: BenchError when it cannot be run.
     """
 
     def __init__(
@@ -222,19 +259,20 @@ class PoolerProcess:
     ) -> None:
         self._title = title
         self._log = log
-        user = unprivileged_user() if as_nobody else None
-        identity: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
         with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                arguments,
-                cwd=log.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=clean_environment() | dict(environment or {}),
-                start_new_session=True,
-                **identity,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    arguments,
+                    cwd=log.parent,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=clean_environment() | dict(environment or {}),
+                    start_new_session=True,
+                    **(Stage.unprivileged() if as_nobody else {}),
+                )
+            except OSError as error:
+                raise BenchError(f"{title} did not start: {error}") from None
 
     @property
     def pid(self) -> int:
@@ -261,7 +299,7 @@ class PoolerProcess:
         while True:
             last = ""
             try:
-                with psycopg.connect(**parameters, connect_timeout=5) as conn:
+                with psycopg.connect(**parameters, connect_timeout=5, autocommit=True) as conn, _hung_up_on(conn):
                     conn.execute("SELECT 1")
                 return
             except psycopg.Error as error:
