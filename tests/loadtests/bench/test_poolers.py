@@ -99,8 +99,8 @@ class Archive:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        if os.geteuid() == 0:  # the user that runs poolers gets in
+    for path in (tmp_path, *tmp_path.parents):
+        if os.geteuid() == 0 and not path.stat().st_mode & 0o001:  # the user that runs poolers gets in
             path.chmod(0o711)
     return Archive(tmp_path)
 
