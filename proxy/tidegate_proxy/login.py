@@ -41,12 +41,13 @@ logger = logging.getLogger(__name__)
 class Login(Arrival):
     """One accepted connection until it is logged in, or gone. Parameters: as of Arrival."""
 
-    __slots__ = ("_found", "_pool", "_scram", "_session", "_shown")
+    __slots__ = ("_found", "_iam", "_pool", "_scram", "_session", "_shown")
 
     # What the client has shown, by which a server may let the proxy in.
     _shown: str | ScramKeys | None
     # Each from the step on that finds it; the session may have to be asked for.
     _found: Found
+    _iam: IamAuthenticator
     _scram: ScramLogin
     _pool: Pool
     _session: KnownSession | None
@@ -77,7 +78,7 @@ class Login(Arrival):
         elif local and settings.unix_socket_auth == "peer":
             self._check_peer(packet.user)
         elif proxy.iam is not None and proxy.iam.takes(packet.user):
-            self._wait_for(self._authenticate_by_token(proxy.iam, packet))
+            self._ask_for_token(proxy.iam, packet.user)
         elif (found := proxy.logins.find(packet.user, packet.database)) is not None:
             self._found = found
             self._scram = ScramLogin(packet.user, (*found.verifiers, found.mock)[0], self.channel_binding)
@@ -133,11 +134,31 @@ class Login(Arrival):
     async def _authenticate(self, packet: StartupMessage) -> None:
         self._shown = await self._proxy.logins.authenticate(self, packet.user, packet.database)
 
-    async def _authenticate_by_token(self, iam: IamAuthenticator, packet: StartupMessage) -> None:
+    def _ask_for_token(self, iam: IamAuthenticator, user: str) -> None:
+        try:
+            iam.need_tls(self)
+        except AuthenticationError:
+            self._proxy.logins.failed(self, user, "token")
+            raise
+        self._iam = iam
+        self.write(encode.authentication_cleartext())
+        self._step = Login._read_token
+
+    def _read_token(self) -> bool:
+        answer = self.take_message(wire.MAX_PASSWORD_MESSAGE)
+        if answer is None:
+            return False
+        assert self.startup is not None
+        self._step = Login._enter
+        self._wait_for(self._authenticate_by_token(self.startup, answer))
+        return True
+
+    async def _authenticate_by_token(self, packet: StartupMessage, answer: tuple[int, bytes]) -> None:
         proxy = self._proxy
         by_token = partial(
-            iam.authenticate,
+            self._iam.authenticate,
             self,
+            answer,
             packet.user,
             packet.database,
             proxy.settings.database(packet.database),

@@ -46,6 +46,8 @@ class Identities:
             for number in range(count)
         ]
         self._process: subprocess.Popen[str] | None = None
+        # The second of the latest tokens.
+        self._latest = 0
 
     def __enter__(self) -> Self:
         file = self._folder / "keys.json"
@@ -76,13 +78,19 @@ class Identities:
             self._process.stdout.close()
 
     def tokens(self, count: int) -> list[str]:
-        """A token of each of so many sessions, signed now."""
+        """A token of each of so many sessions, signed now, and none that was here before: waits for a new second."""
+        # Within one second a session's tokens are all the same, and the proxy knows them.
+        now = time.time()
+        while int(now) == self._latest:
+            time.sleep(int(now) + 1 - now)
+            now = time.time()
+        self._latest = int(now)
         return [
             auth.generate_token(
                 PROXY_ID,
                 REGION,
                 credentials=Credentials(key.access_key, key.secret_key, key.session_token),
-                now=time.time(),
+                now=now,
             )
             for key in self._keys[:count]
         ]

@@ -438,6 +438,8 @@ cdef class TLSTransport(DirectTransport):
     # Bytes that were sent because of what came, and not because the protocol wrote them, while others waited.
     cdef Py_ssize_t _unasked
     cdef bint _secure
+    # The client's session ticket, which leaves with what it is sent first.
+    cdef bytes _ticket
 
     def __init__(
         self, loop, sock, protocol, context, server_side, server_hostname=None, goes_first=False, bytes received=b""
@@ -502,7 +504,11 @@ cdef class TLSTransport(DirectTransport):
         self._secure = True
         data = self._decrypt() if self._poller._incoming.pending else None
         if self._poller._outgoing.pending:
-            self._flush()
+            if self._tls.server_side and self._tls.version() == "TLSv1.3":
+                # With 1.3 the handshake needs no more of us, and a write of its own costs as much as a query's.
+                self._ticket = self._poller._outgoing.read()
+            else:
+                self._flush()
         if self._lost:
             return
         self._protocol.connection_made(self)
@@ -573,11 +579,19 @@ cdef class TLSTransport(DirectTransport):
         except Exception as error:
             self._fail(error)
             return
-        self._send(self._poller._outgoing.read())
+        self._send(self._encrypted())
 
     cdef _flush(self):
         if self._poller._outgoing.pending:
-            self._send(self._poller._outgoing.read())
+            self._send(self._encrypted())
+
+    cdef bytes _encrypted(self):
+        """What is to be sent, in its order."""
+        cdef bytes data = self._poller._outgoing.read()
+        if self._ticket is not None:
+            data = self._ticket + data
+            self._ticket = None
+        return data
 
     cdef _fail(self, error):
         """End the connection for this reason; the peer is told OpenSSL's alert, if there is one."""
@@ -600,7 +614,7 @@ cdef class TLSTransport(DirectTransport):
 
     cdef _send_last(self):
         """Send what the outgoing BIO holds if that is possible now."""
-        cdef bytes data = self._poller._outgoing.read()
+        cdef bytes data = self._encrypted()
         self._send_later()
         if data and not self._queue and not self._lost:
             send(self._fd, PyBytes_AS_STRING(data), len(data), MSG_NOSIGNAL)

@@ -131,7 +131,15 @@ async def ask_for_password(stream: MessageStream) -> bytes:
     Raises: AuthenticationError for an empty one; ClientProtocolError, and what `stream` raises.
     """
     stream.write(encode.authentication_cleartext())
-    body = await _read_password(stream, wire.MAX_PASSWORD_MESSAGE, "password")
+    return read_password(*await stream.read_message(wire.MAX_PASSWORD_MESSAGE))
+
+
+def read_password(kind: int, body: bytes) -> bytes:
+    """The password in a client's answer to AuthenticationCleartextPassword.
+
+    Raises: AuthenticationError for an empty one; ClientProtocolError.
+    """
+    _check_kind(kind, "password")
     password, end = read_cstring(body, 0, ClientProtocolError)
     if end != len(body):
         raise ClientProtocolError("invalid password packet size")
@@ -159,12 +167,6 @@ def key_and_ready(pid: int, key: bytes) -> bytes:
 
 
 _READY = encode.ready_for_query(wire.IDLE)
-
-
-async def _read_password(stream: MessageStream, limit: int, what: str) -> bytes:
-    kind, body = await stream.read_message(limit)
-    _check_kind(kind, what)
-    return body
 
 
 def _check_kind(kind: int, what: str) -> None:

@@ -16,7 +16,7 @@ from tidegate_proxy.identity.iam.token import is_proxy_token, token_hash
 from tidegate_proxy.identity.iam.verifier import TokenVerifier
 from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.pool.pool import Pool
-from tidegate_proxy.protocol.login_client import ask_for_password
+from tidegate_proxy.protocol.login_client import read_password
 from tidegate_proxy.settings import DatabaseSettings, IamSettings
 
 logger = logging.getLogger(__name__)
@@ -80,9 +80,20 @@ class IamAuthenticator:
         """What the proxy may log in to a database's servers with as this user, if its clients bring it along."""
         return self.rds.tokens_of(database, user) if self.rds is not None and user in self._rds_users else None
 
+    def need_tls(self, stream: Stream) -> None:
+        """Raises: AuthenticationError outside TLS, where nobody is to be asked for a token."""
+        if not stream.secure:
+            self.results["no-tls"] += 1
+            raise AuthenticationError(
+                "IAM is allowed only with SSL connections.",
+                sqlstate="28000",
+                hint='Connect with "sslmode=require" or stricter.',
+            )
+
     async def authenticate(
         self,
         stream: Stream,
+        answer: tuple[int, bytes],
         user: str,
         name: str,
         database: DatabaseSettings | None,
@@ -94,20 +105,14 @@ class IamAuthenticator:
     ) -> None:
         """Have a client prove by a token that it may be `user`.
 
-        Parameters: `name` of the database that the client wants, and the `database` of that name, if there is one;
-        `pool`, makes the pool for it; `deadline` of the login, on the event loop's clock; `source`, where the client
-        comes from; `limited`, whether it must fail by now, since too many before it have.
-        Raises: AuthenticationError, outside TLS before anything is asked for; IdentityUnavailableError when nobody
-        could judge the token; ClientProtocolError, and what `stream` raises.
+        Parameters: `answer`, the type and the body of what it sent when it was asked for its password, which must be
+        inside TLS (`need_tls`); `name` of the database that the client wants, and the `database` of that name, if there
+        is one; `pool`, makes the pool for it; `deadline` of the login, on the event loop's clock; `source`, where the
+        client comes from; `limited`, whether it must fail by now, since too many before it have.
+        Raises: AuthenticationError; IdentityUnavailableError when nobody could judge the token; ClientProtocolError;
+        ConnectionResetError when the client has gone.
         """
-        if not stream.secure:
-            self.results["no-tls"] += 1
-            raise AuthenticationError(
-                "IAM is allowed only with SSL connections.",
-                sqlstate="28000",
-                hint='Connect with "sslmode=require" or stricter.',
-            )
-        token = await ask_for_password(stream)
+        token = read_password(*answer)
         try:
             client = Client(source, limited, gone=lambda: stream.lost)
             if limited():

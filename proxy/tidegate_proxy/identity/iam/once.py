@@ -20,25 +20,26 @@ class OncePerToken(Generic[Answer]):
         self._answers: dict[bytes, tuple[float, Answer]] = {}
         self._flights: dict[bytes, asyncio.Task[Answer]] = {}
 
-    def found(self, key: bytes) -> asyncio.Future[Answer] | None:
-        """The answer for a token, or the search for it that is under way; None if there is neither.
-
-        Parameters: `key`, the token's hash. Whoever waits for it must shield it: others may wait for it, too.
-        """
+    def known(self, key: bytes) -> tuple[Answer] | None:
+        """The answer for a token. Parameters: `key`, the token's hash."""
         known = self._answers.get(key)
-        if known is not None and time.time() < known[0]:
-            answer = asyncio.get_running_loop().create_future()
-            answer.set_result(known[1])
-            return answer
+        return (known[1],) if known is not None and time.time() < known[0] else None
+
+    def search(self, key: bytes) -> asyncio.Future[Answer] | None:
+        """The search for the answer that is under way. It is not to be cancelled: others may wait for it, too."""
         return self._flights.get(key)
+
+    def is_there(self, key: bytes) -> bool:
+        """Whether the answer is known, or searched for."""
+        return key in self._flights or self.known(key) is not None
 
     def begin(
         self, key: bytes, expires_at: float, find: Callable[[], Coroutine[Any, Any, Answer]]
     ) -> asyncio.Future[Answer]:
-        """Begin a search where nothing is `found`. It goes on when the one who began it gives up.
+        """Begin a search where nothing `is_there`. It goes on when the one who began it gives up.
 
-        Parameters: `key`, as for `found`; `expires_at`, seconds since the epoch, until when the answer may be kept.
-        Returns: what `found` will return.
+        Parameters: `key`, as for `known`; `expires_at`, seconds since the epoch, until when the answer may be kept.
+        Returns: what `search` will return.
         """
         self._answers.pop(key, None)
         flight = asyncio.get_running_loop().create_task(find())

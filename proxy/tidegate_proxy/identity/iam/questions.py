@@ -83,36 +83,56 @@ class Questions(Generic[Answer]):
         if failures is None:
             failures = self._failures[key] = _Failures()
         failures.waiting += 1
-        found: asyncio.Future[Answer] | None = None
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None]
+        search: asyncio.Future[Answer] | None
+        is_late = False
+
+        def wake(_: object = None) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        def be_late() -> None:
+            nonlocal is_late
+            is_late = True
+            wake()
 
         def begin() -> bool:
-            nonlocal found
+            nonlocal search
+            if waiter.done():
+                return False  # it has given up
             # While it waited, others from there may have failed, and the same token may have been asked about.
-            if client.gone() or client.limited() or self._answers.found(key) is not None:
+            if client.gone() or client.limited() or self._answers.is_there(key):
+                wake()
                 return False
-            found = self._answers.begin(key, expires_at, lambda: self._attempt(key, find))
+            search = self._answers.begin(key, expires_at, lambda: self._attempt(key, find))
+            search.add_done_callback(wake)
             return True
 
-        waits_for_turn = False
+        # One timer and one future: asyncio's timeout and shield, with a future for the turn, take three times as long.
+        timer = loop.call_at(deadline, be_late)
         try:
-            async with asyncio.timeout_at(deadline):
-                while True:
-                    if client.gone():
-                        raise ConnectionResetError("the connection was closed")
-                    if client.limited():
-                        raise TokenError(Reason.LIMIT, TOO_MANY_FAILED)
-                    found = self._answers.found(key)
-                    if found is None:
-                        waits_for_turn = True
-                        await self._turns.wait(client.source, begin)
-                        waits_for_turn = False
-                    if found is not None:
-                        with contextlib.suppress(TryAgain):
-                            return await asyncio.shield(found)
-        except TimeoutError:
-            why = self._busy if waits_for_turn else TryAgain("there was no answer in time")
-            raise failures.latest or why from None
+            while True:
+                if client.gone():
+                    raise ConnectionResetError("the connection was closed")
+                if client.limited():
+                    raise TokenError(Reason.LIMIT, TOO_MANY_FAILED)
+                if (known := self._answers.known(key)) is not None:
+                    return known[0]
+                waiter = loop.create_future()
+                search = self._answers.search(key)
+                if search is not None:
+                    search.add_done_callback(wake)
+                else:
+                    self._turns.queue(client.source, begin)
+                await waiter
+                if search is not None and search.done():
+                    with contextlib.suppress(TryAgain):
+                        return search.result()
+                if is_late:
+                    raise failures.latest or (self._busy if search is None else TryAgain("there was no answer in time"))
         finally:
+            timer.cancel()
             failures.waiting -= 1
             if failures.waiting == 0:
                 del self._failures[key]

@@ -6,8 +6,6 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-_Waiter = tuple[Callable[[], bool], asyncio.Future[None]]
-
 
 class Turns:
     """So many turns a second, and so many at a time.
@@ -25,22 +23,20 @@ class Turns:
         self._next_start = 0.0
         self._timer: asyncio.TimerHandle | None = None
         # The source whose turn is next stands first.
-        self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._queues: OrderedDict[str, deque[Callable[[], bool]]] = OrderedDict()
 
     def set_rate(self, per_second: int) -> None:
         """Give so many turns a second from now on."""
         self._interval = 1 / per_second
 
-    async def wait(self, source: str, begin: Callable[[], bool]) -> None:
-        """Wait for a turn of this source's.
+    def queue(self, source: str, begin: Callable[[], bool]) -> None:
+        """Wait for a turn of this source's, in its queue.
 
-        Parameters: `begin`, called when the turn has come, begins what it is for; False if that is no longer needed:
-        then the turn is the next one's.
+        Parameters: `begin`, called when the turn has come, which may be at once, begins what it is for; False if that
+        is no longer needed: then the turn is the next one's.
         """
-        called = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(source, deque()).append((begin, called))
+        self._queues.setdefault(source, deque()).append(begin)
         self._go_on()
-        await called
 
     def done(self) -> None:
         """What has begun in some turn is over."""
@@ -48,25 +44,23 @@ class Turns:
         self._go_on()
 
     def _go_on(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._queues and self._running < self._at_once and self._timer is None:
-            pause = self._next_start - loop.time()
-            if pause > 0:
-                self._timer = loop.call_later(pause, self._pause_is_over)
-                return
+            if self._interval:
+                loop = asyncio.get_running_loop()
+                pause = self._next_start - loop.time()
+                if pause > 0:
+                    self._timer = loop.call_later(pause, self._pause_is_over)
+                    return
             source, queue = next(iter(self._queues.items()))
-            begin, called = queue.popleft()
-            # Who has given up waiting takes no turn either.
-            used = not called.cancelled() and begin()
-            if not called.cancelled():
-                called.set_result(None)
+            used = queue.popleft()()
             if not queue:
                 del self._queues[source]
             elif used:
                 self._queues.move_to_end(source)
             if used:
                 self._running += 1
-                self._next_start = loop.time() + self._interval
+                if self._interval:
+                    self._next_start = loop.time() + self._interval
 
     def _pause_is_over(self) -> None:
         self._timer = None

@@ -20,14 +20,19 @@ def test_sources_take_turns_however_many_wait_from_one() -> None:
     async def test() -> None:
         turns = Turns(FAST, at_once=1)
         order: list[str] = []
+        all_began = asyncio.Event()
 
         def begin(source: str) -> bool:
             order.append(source)
+            if len(order) == len(sources):
+                all_began.set()
             asyncio.get_running_loop().call_soon(turns.done)
             return True
 
         sources = ["a"] * 5 + ["b"] * 2 + ["c"]
-        await asyncio.gather(*(turns.wait(source, partial(begin, source)) for source in sources))
+        for source in sources:
+            turns.queue(source, partial(begin, source))
+        await all_began.wait()
         assert "".join(order) == "aabcabaa", "the first when nobody else was there"
 
     run(test())
@@ -37,6 +42,8 @@ def test_there_are_never_more_at_a_time_and_all_come_in_the_end() -> None:
     async def test() -> None:
         turns = Turns(FAST, at_once=3)
         running = most = 0
+        left = 20
+        all_over = asyncio.Event()
 
         def begin() -> bool:
             nonlocal running, most
@@ -46,32 +53,37 @@ def test_there_are_never_more_at_a_time_and_all_come_in_the_end() -> None:
             return True
 
         def end() -> None:
-            nonlocal running
+            nonlocal running, left
             running -= 1
+            left -= 1
             turns.done()
+            if not left:
+                all_over.set()
 
-        await asyncio.gather(*(turns.wait("a", begin) for _ in range(20)))
+        for _ in range(left):
+            turns.queue("a", begin)
+        await all_over.wait()
         assert most == 3
 
     run(test())
 
 
-def test_who_needs_no_turn_any_more_or_has_given_up_leaves_it_to_the_next() -> None:
+def test_who_needs_no_turn_any_more_leaves_it_to_the_next() -> None:
     async def test() -> None:
         turns = Turns(1, at_once=2)
         began: list[str] = []
+        second = asyncio.Event()
 
-        def begin(name: str, needed: bool) -> bool:
+        def begin(name: str) -> bool:
             began.append(name)
-            return needed
+            if name == "second":
+                second.set()
+            return name != "needless"
 
-        await turns.wait("a", lambda: begin("first", True))
-        impatient = asyncio.create_task(turns.wait("a", lambda: begin("impatient", True)))
-        needless = asyncio.create_task(turns.wait("a", lambda: begin("needless", False)))
-        second = asyncio.create_task(turns.wait("a", lambda: begin("second", True)))
-        await asyncio.sleep(0)
-        impatient.cancel()
-        await asyncio.gather(needless, second)
+        for name in ("first", "needless", "second"):
+            turns.queue("a", partial(begin, name))
+        assert began == ["first"], "the others wait for the next second"
+        await second.wait()
         assert began == ["first", "needless", "second"]
 
     run(test())
