@@ -7,11 +7,12 @@ judgement, a question to the database, the answer to a wrong password) goes on i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import pwd
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tidegate_proxy import __version__, events
 from tidegate_proxy.arrival import Arrival
@@ -23,12 +24,13 @@ from tidegate_proxy.errors import (
     AuthenticationError,
     ClientProtocolError,
 )
+from tidegate_proxy.identity.iam.questions import Client
 from tidegate_proxy.identity.verifiers import Found
 from tidegate_proxy.net.transport import Receiver
 from tidegate_proxy.pool.known_sessions import KnownSession
 from tidegate_proxy.pool.pool import Pool
 from tidegate_proxy.protocol import encode, wire
-from tidegate_proxy.protocol.login_client import ScramLogin, greeting, key_and_ready, welcome
+from tidegate_proxy.protocol.login_client import ScramLogin, greeting, key_and_ready, read_password, welcome
 from tidegate_proxy.protocol.scram import ScramKeys
 from tidegate_proxy.protocol.startup import StartupMessage
 
@@ -41,13 +43,17 @@ logger = logging.getLogger(__name__)
 class Login(Arrival):
     """One accepted connection until it is logged in, or gone. Parameters: as of Arrival."""
 
-    __slots__ = ("_found", "_iam", "_pool", "_scram", "_session", "_shown")
+    __slots__ = ("_asked", "_found", "_iam", "_is_limited", "_pool", "_scram", "_session", "_shown", "_token")
 
     # What the client has shown, by which a server may let the proxy in.
     _shown: str | ScramKeys | None
     # Each from the step on that finds it; the session may have to be asked for.
     _found: Found
     _iam: IamAuthenticator
+    _token: bytes
+    _asked: asyncio.Future[Any]
+    # Whether it had to fail, when that was last looked up, because too many have before it.
+    _is_limited: bool
     _scram: ScramLogin
     _pool: Pool
     _session: KnownSession | None
@@ -78,7 +84,7 @@ class Login(Arrival):
         elif local and settings.unix_socket_auth == "peer":
             self._check_peer(packet.user)
         elif proxy.iam is not None and proxy.iam.takes(packet.user):
-            self._ask_for_token(proxy.iam, packet.user)
+            self._ask_for_token(proxy.iam)
         elif (found := proxy.logins.find(packet.user, packet.database)) is not None:
             self._found = found
             self._scram = ScramLogin(packet.user, (*found.verifiers, found.mock)[0], self.channel_binding)
@@ -134,11 +140,12 @@ class Login(Arrival):
     async def _authenticate(self, packet: StartupMessage) -> None:
         self._shown = await self._proxy.logins.authenticate(self, packet.user, packet.database)
 
-    def _ask_for_token(self, iam: IamAuthenticator, user: str) -> None:
+    def _ask_for_token(self, iam: IamAuthenticator) -> None:
+        self._is_limited = False
         try:
             iam.need_tls(self)
         except AuthenticationError:
-            self._proxy.logins.failed(self, user, "token")
+            self._refuse_token()
             raise
         self._iam = iam
         self.write(encode.authentication_cleartext())
@@ -149,23 +156,44 @@ class Login(Arrival):
         if answer is None:
             return False
         assert self.startup is not None
-        self._step = Login._enter
-        self._wait_for(self._authenticate_by_token(self.startup, answer))
+        proxy, user, database = self._proxy, self.startup.user, self.startup.database
+        try:
+            self._token = read_password(*answer)
+            self._asked = self._iam.ask(
+                self._token,
+                user,
+                database,
+                proxy.settings.database(database),
+                partial(proxy.pool, database, user),
+                Client(self.source, self._must_fail, lambda: self.lost),
+                self._timer.when(),
+            )
+        except AuthenticationError:
+            self._refuse_token()
+            raise
+        self._step = Login._take_judgement
+        self._wait_until_done(self._asked)
         return True
 
-    async def _authenticate_by_token(self, packet: StartupMessage, answer: tuple[int, bytes]) -> None:
-        proxy = self._proxy
-        by_token = partial(
-            self._iam.authenticate,
-            self,
-            answer,
-            packet.user,
-            packet.database,
-            proxy.settings.database(packet.database),
-            partial(proxy.pool, packet.database, packet.user),
-            self._timer.when(),
-        )
-        await proxy.logins.counted(self, packet.user, by_token)
+    def _take_judgement(self) -> bool:
+        assert self.startup is not None
+        try:
+            self._iam.decide(self._asked, self._token, self.startup.user)
+        except AuthenticationError:
+            self._refuse_token()
+            raise
+        self._proxy.logins.succeeded += 1
+        self._step = Login._enter
+        return True
+
+    def _must_fail(self) -> bool:
+        assert self.startup is not None
+        self._is_limited = self._proxy.logins.limited(self, self.startup.user)
+        return self._is_limited
+
+    def _refuse_token(self) -> None:
+        assert self.startup is not None
+        self._proxy.logins.failed(self, self.startup.user, "limit" if self._is_limited else "token")
 
     # What it gets
 

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tidegate_proxy.errors import AuthenticationError, TargetUnavailableError
 from tidegate_proxy.identity.login_limits import LoginLimits
@@ -63,27 +63,6 @@ class ClientLogins:
                 stream.source,
                 user,
             )
-
-    async def counted(self, stream: Stream, user: str, log_in: Callable[..., Coroutine[Any, Any, None]]) -> None:
-        """Log in another way, and count how it ends.
-
-        Parameters: `log_in`, called with the client's `source`, and with `limited`, which says whether it must fail by
-        now.
-        Raises: what `log_in` raises.
-        """
-        limited = False
-
-        def is_limited() -> bool:
-            nonlocal limited
-            limited = self.limited(stream, user)
-            return limited
-
-        try:
-            await log_in(source=stream.source, limited=is_limited)
-        except AuthenticationError:
-            self.failed(stream, user, "limit" if limited else "token")
-            raise
-        self.succeeded += 1
 
     async def authenticate(self, stream: Stream, user: str, database: str) -> str | ScramKeys | None:
         """Have a client prove that it is `user`.

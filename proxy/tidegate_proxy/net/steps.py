@@ -1,4 +1,4 @@
-"""A stream that is read in steps, as the bytes come; what has to wait goes on in a task."""
+"""A stream that is read in steps, as the bytes come; what has to wait for something else is a future's, or a task's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tidegate_proxy.net.stream import Stream
 class SteppedStream(Stream, abc.ABC):
     """A conversation that is a chain of steps, each of which takes what has come, if that is enough for it.
 
-    While a task is under way, there are no steps: then the stream is read by awaiting, as ever.
+    While a task is under way, there are no steps: then the stream is read by awaiting, as ever. Nor are there while
+    a future is waited for.
     Parameters: `error` as of Stream; `loop`; `step`, the first one, which says whether it has taken something; `within`
     so many seconds it must be at its end.
     """
@@ -28,7 +29,7 @@ class SteppedStream(Stream, abc.ABC):
         self._loop = loop
         # None at the end.
         self._step: Callable[[Any], bool] | None = step
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Future[Any] | None = None
         self._timer = loop.call_later(within, self._time_is_up)
         self._is_late = False
         # What is sent together with what comes next.
@@ -88,6 +89,18 @@ class SteppedStream(Stream, abc.ABC):
             self._go_on()
         else:
             self._fail(error)
+
+    def _wait_until_done(self, awaited: asyncio.Future[Any]) -> None:
+        """Go on with the step when it is done, whether it failed or not: that is for the step to ask."""
+        self._task = awaited
+        awaited.add_done_callback(self._done)
+
+    def _done(self, awaited: asyncio.Future[Any]) -> None:
+        self._task = None
+        if awaited.cancelled():
+            self._fail(asyncio.CancelledError())
+        else:
+            self._go_on()
 
     def _fail(self, error: BaseException) -> None:
         if self._step is not None:

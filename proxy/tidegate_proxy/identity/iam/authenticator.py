@@ -1,10 +1,12 @@
-"""The login of a client by a token: asks for it, has it judged, and says no in words that help nobody else."""
+"""The login of a client by a token: has it judged, and says no in words that help nobody else."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from tidegate_proxy.credentials.provider import CredentialProvider
 from tidegate_proxy.errors import AuthenticationError, IdentityUnavailableError
@@ -16,7 +18,6 @@ from tidegate_proxy.identity.iam.token import is_proxy_token, token_hash
 from tidegate_proxy.identity.iam.verifier import TokenVerifier
 from tidegate_proxy.net.stream import Stream
 from tidegate_proxy.pool.pool import Pool
-from tidegate_proxy.protocol.login_client import read_password
 from tidegate_proxy.settings import DatabaseSettings, IamSettings
 
 logger = logging.getLogger(__name__)
@@ -90,51 +91,58 @@ class IamAuthenticator:
                 hint='Connect with "sslmode=require" or stricter.',
             )
 
-    async def authenticate(
+    def ask(
         self,
-        stream: Stream,
-        answer: tuple[int, bytes],
+        token: bytes,
         user: str,
         name: str,
         database: DatabaseSettings | None,
         pool: Callable[[], Pool],
+        client: Client,
         deadline: float,
-        *,
-        source: str,
-        limited: Callable[[], bool],
-    ) -> None:
-        """Have a client prove by a token that it may be `user`.
+    ) -> asyncio.Future[Any]:
+        """Have a token judged: whether its bearer may be `user`.
 
-        Parameters: `answer`, the type and the body of what it sent when it was asked for its password, which must be
-        inside TLS (`need_tls`); `name` of the database that the client wants, and the `database` of that name, if there
-        is one; `pool`, makes the pool for it; `deadline` of the login, on the event loop's clock; `source`, where the
-        client comes from; `limited`, whether it must fail by now, since too many before it have.
-        Raises: AuthenticationError; IdentityUnavailableError when nobody could judge the token; ClientProtocolError;
-        ConnectionResetError when the client has gone.
+        Parameters: `name` of the database that the client wants, and the `database` of that name, if there is one;
+        `pool`, makes the pool for it; `deadline` of the login, on the event loop's clock.
+        Returns: what `decide` is given once it is done; to be cancelled if the client no longer waits.
+        Raises: AuthenticationError.
         """
-        token = read_password(*answer)
         try:
-            client = Client(source, limited, gone=lambda: stream.lost)
-            if limited():
+            if client.limited():
                 raise TokenError(Reason.LIMIT, TOO_MANY_FAILED)
             if self.rds is not None and user in self._rds_users and not is_proxy_token(token):
                 if database is None:
                     raise TokenError(
                         Reason.HOST, f'there is no server to try it on: no database "{name}" is configured'
                     )
-                await self.rds.verify(token, Attempt(user, name, database, pool), client, deadline - _MARGIN)
-            elif self.verifier is not None:
-                await self.verifier.verify(token, user, client, deadline - _MARGIN)
-            else:
+                attempt = Attempt(user, name, database, pool)
+                return asyncio.ensure_future(self.rds.verify(token, attempt, client, deadline - _MARGIN))
+            if self.verifier is None:
                 raise TokenError(Reason.NO_TOKEN, "the password is no token of the kind that is configured")
+            return self.verifier.verify(token, user, client, deadline - _MARGIN)
         except TokenError as error:
-            self.results[error.reason] += 1
-            raise IamAuthenticationError(user, f"{error} (token {token_hash(token)})") from None
+            raise self._refusal(error, token, user) from None
+
+    def decide(self, asked: asyncio.Future[Any], token: bytes, user: str) -> None:
+        """Take the judgement, which `ask` has asked for.
+
+        Raises: AuthenticationError; IdentityUnavailableError when nobody could judge the token; ConnectionResetError
+        when the client has gone.
+        """
+        try:
+            asked.result()
+        except TokenError as error:
+            raise self._refusal(error, token, user) from None
         except TryAgain as error:
             self.results["throttled" if error.throttled else "unavailable"] += 1
             logger.warning('the token %s for user "%s" could not be judged: %s', token_hash(token), user, error)
             raise IdentityUnavailableError(user, throttled=error.throttled) from None
         self.results["accepted"] += 1
+
+    def _refusal(self, error: TokenError, token: bytes, user: str) -> AuthenticationError:
+        self.results[error.reason] += 1
+        return IamAuthenticationError(user, f"{error} (token {token_hash(token)})")
 
     async def close(self) -> None:
         """Give up what is under way."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -44,6 +43,110 @@ class _Failures:
         self.latest: TryAgain | None = None
 
 
+class _Waiting(Generic[Answer]):
+    """A client that waits for an answer: called back, and no task, of which a storm of logins would have hundreds."""
+
+    __slots__ = (
+        "_client",
+        "_expires_at",
+        "_failures",
+        "_find",
+        "_judge",
+        "_key",
+        "_questions",
+        "_search",
+        "_timer",
+        "answer",
+    )
+
+    def __init__(
+        self,
+        questions: Questions[Answer],
+        key: bytes,
+        expires_at: float,
+        find: Callable[[], Coroutine[Any, Any, Answer]],
+        client: Client,
+        deadline: float,
+        judge: Callable[[Answer], None] | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[Answer] = loop.create_future()
+        self._questions = questions
+        self._key = key
+        self._expires_at = expires_at
+        self._find = find
+        self._client = client
+        self._judge = judge
+        # What it waits for; None for a turn.
+        self._search: asyncio.Future[Answer] | None = None
+        self._failures = questions.failures.setdefault(key, _Failures())
+        self._failures.waiting += 1
+        self._timer = loop.call_at(deadline, self._late)
+        self.answer.add_done_callback(self._over)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        answers = self._questions.answers
+        if self._client.gone():
+            self.answer.set_exception(ConnectionResetError("the connection was closed"))
+        elif self._client.limited():
+            self.answer.set_exception(TokenError(Reason.LIMIT, TOO_MANY_FAILED))
+        elif (known := answers.known(self._key)) is not None:
+            self._take(known[0])
+        elif (search := answers.search(self._key)) is not None:
+            self._search = search
+            search.add_done_callback(self._searched)
+        else:
+            self._search = None
+            self._questions.turns.queue(self._client.source, self._begin)
+
+    def _begin(self) -> bool:
+        if self.answer.done():
+            return False
+        # While it waited, others from there may have failed, and the same token may have been asked about.
+        if self._client.gone() or self._client.limited() or self._questions.answers.is_there(self._key):
+            self._go_on()
+            return False
+        self._search = self._questions.answers.begin(self._key, self._expires_at, self._attempt)
+        self._search.add_done_callback(self._searched)
+        return True
+
+    def _attempt(self) -> Coroutine[Any, Any, Answer]:
+        return self._questions.attempt(self._key, self._find)
+
+    def _searched(self, search: asyncio.Future[Answer]) -> None:
+        if self.answer.done():
+            return
+        if search.cancelled():
+            self.answer.cancel()
+        elif (error := search.exception()) is None:
+            self._take(search.result())
+        elif isinstance(error, TryAgain):
+            self._go_on()
+        else:
+            self.answer.set_exception(error)
+
+    def _take(self, answer: Answer) -> None:
+        try:
+            if self._judge is not None:
+                self._judge(answer)
+        except Exception as error:
+            self.answer.set_exception(error)
+        else:
+            self.answer.set_result(answer)
+
+    def _late(self) -> None:
+        if not self.answer.done():
+            why = self._questions.busy if self._search is None else TryAgain("there was no answer in time")
+            self.answer.set_exception(self._failures.latest or why)
+
+    def _over(self, _: object) -> None:
+        self._timer.cancel()
+        self._failures.waiting -= 1
+        if self._failures.waiting == 0:
+            del self._questions.failures[self._key]
+
+
 class Questions(Generic[Answer]):
     """Asks, and keeps the answers while the tokens are good.
 
@@ -52,100 +155,48 @@ class Questions(Generic[Answer]):
     """
 
     def __init__(self, at_once: int, *, per_second: int | None = None, busy: TryAgain) -> None:
-        self._answers: OncePerToken[Answer] = OncePerToken()
-        self._turns = Turns(per_second, at_once)
-        self._busy = busy
-        self._failures: dict[bytes, _Failures] = {}
+        self.answers: OncePerToken[Answer] = OncePerToken()
+        self.turns = Turns(per_second, at_once)
+        self.busy = busy
+        self.failures: dict[bytes, _Failures] = {}
 
     def set_rate(self, per_second: int) -> None:
         """Begin at most so many in a second from now on."""
-        self._turns.set_rate(per_second)
+        self.turns.set_rate(per_second)
 
-    async def ask(
+    def ask(
         self,
         key: bytes,
         expires_at: float,
         find: Callable[[], Coroutine[Any, Any, Answer]],
         client: Client,
         deadline: float,
-    ) -> Answer:
+        judge: Callable[[Answer], None] | None = None,
+    ) -> asyncio.Future[Answer]:
         """The answer for a client's token. Where an attempt ends with TryAgain there is another one after a pause.
 
         Everyone who brings the token waits for a turn of their own source: the first of these asks for all. So neither
         the many tokens of one of them nor its limit keeps the others from the answer.
 
         Parameters: `key`, the token's hash; `expires_at`, seconds since the epoch; `find`, one attempt, which must end
-        in a bounded time; `deadline`, on the event loop's clock.
-        Raises: TryAgain, with the latest failure, when the deadline has come; TokenError for a limited client;
-        ConnectionResetError for one that is gone; and whatever else `find` raises.
+        in a bounded time; `deadline`, on the event loop's clock; `judge`, raises where the answer is none for this
+        client.
+        Returns: a future, for the caller to cancel if nobody wants the answer any more.
+        Its exceptions: TryAgain, with the latest failure, when the deadline has come; TokenError for a limited client;
+        ConnectionResetError for one that is gone; and whatever else `find` and `judge` raise.
         """
-        failures = self._failures.get(key)
-        if failures is None:
-            failures = self._failures[key] = _Failures()
-        failures.waiting += 1
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None]
-        search: asyncio.Future[Answer] | None
-        is_late = False
+        return _Waiting(self, key, expires_at, find, client, deadline, judge).answer
 
-        def wake(_: object = None) -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        def be_late() -> None:
-            nonlocal is_late
-            is_late = True
-            wake()
-
-        def begin() -> bool:
-            nonlocal search
-            if waiter.done():
-                return False  # it has given up
-            # While it waited, others from there may have failed, and the same token may have been asked about.
-            if client.gone() or client.limited() or self._answers.is_there(key):
-                wake()
-                return False
-            search = self._answers.begin(key, expires_at, lambda: self._attempt(key, find))
-            search.add_done_callback(wake)
-            return True
-
-        # One timer and one future: asyncio's timeout and shield, with a future for the turn, take three times as long.
-        timer = loop.call_at(deadline, be_late)
-        try:
-            while True:
-                if client.gone():
-                    raise ConnectionResetError("the connection was closed")
-                if client.limited():
-                    raise TokenError(Reason.LIMIT, TOO_MANY_FAILED)
-                if (known := self._answers.known(key)) is not None:
-                    return known[0]
-                waiter = loop.create_future()
-                search = self._answers.search(key)
-                if search is not None:
-                    search.add_done_callback(wake)
-                else:
-                    self._turns.queue(client.source, begin)
-                await waiter
-                if search is not None and search.done():
-                    with contextlib.suppress(TryAgain):
-                        return search.result()
-                if is_late:
-                    raise failures.latest or (self._busy if search is None else TryAgain("there was no answer in time"))
-        finally:
-            timer.cancel()
-            failures.waiting -= 1
-            if failures.waiting == 0:
-                del self._failures[key]
-
-    async def _attempt(self, key: bytes, find: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    async def attempt(self, key: bytes, find: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        """Look for an answer in a turn that has begun. Raises: what `find` raises, TryAgain after a pause."""
         try:
             try:
                 return await find()
             finally:
-                self._turns.done()
+                self.turns.done()
         except TryAgain as failure:
             # Nobody may wait any longer.
-            failures = self._failures.get(key, _Failures())
+            failures = self.failures.get(key, _Failures())
             longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures.count, 10))
             failures.count += 1
             failures.latest = failure
@@ -156,5 +207,5 @@ class Questions(Generic[Answer]):
 
     async def close(self) -> None:
         """Give up what is under way."""
-        self._turns.close()
-        await self._answers.close()
+        self.turns.close()
+        await self.answers.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 
@@ -42,22 +43,26 @@ class TokenVerifier:
         self.policy = _policy(settings)
         return True
 
-    async def verify(self, token: bytes, user: str, client: Client, deadline: float) -> Principal:
+    def verify(self, token: bytes, user: str, client: Client, deadline: float) -> asyncio.Future[Principal]:
         """Who the bearer is, when that principal may log in as `user`.
 
         Parameters: `token`, as it came; `deadline`, on the event loop's clock.
-        Raises: TokenError; TryAgain when STS could not judge it by then; ConnectionResetError when the client has gone.
+        Returns: a future, for the caller to cancel if nobody wants it any more. Its exceptions: TokenError; TryAgain
+        when STS could not judge it by then; ConnectionResetError when the client has gone.
+        Raises: TokenError for a token that is not even to be shown to STS.
         """
         parsed = parse_proxy_token(token, region=self._region.name, hosts=self._region.sts_hosts, now=time.time())
+
+        def judge(principal: Principal) -> None:
+            if not self.policy.allows(principal, user):
+                raise TokenError(
+                    Reason.PRINCIPAL,
+                    f'{principal.arn} may not log in as "{user}": no rule names this user together with'
+                    f" {principal.canonical}",
+                )
+
         key = hashlib.sha256(token).digest()
-        principal = await self._questions.ask(key, parsed.expires_at, lambda: self.sts.ask(parsed), client, deadline)
-        if not self.policy.allows(principal, user):
-            raise TokenError(
-                Reason.PRINCIPAL,
-                f'{principal.arn} may not log in as "{user}": no rule names this user together with'
-                f" {principal.canonical}",
-            )
-        return principal
+        return self._questions.ask(key, parsed.expires_at, lambda: self.sts.ask(parsed), client, deadline, judge)
 
     async def close(self) -> None:
         """Give up what is under way, and close connections."""
