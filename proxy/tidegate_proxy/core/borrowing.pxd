@@ -16,6 +16,8 @@ cdef class Borrowing:
     cdef public double now
     cdef public long generation
     cdef public Py_ssize_t max_prepared
+    cdef public Py_ssize_t reuse_after
+    cdef public dict seen
     cdef public bytes plan_generation
     cdef public bint pins_sequences
     cdef public bint always_prefixed

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tidegate_proxy.core.client import ClientConnection
     from tidegate_proxy.core.server import ServerConnection
+    from tidegate_proxy.core.statements import Statement
     from tidegate_proxy.pool.sharing_pool import Waiter
 
 
@@ -19,6 +20,8 @@ class Borrowing:
 
     `max_prepared`: statements that stay prepared on a server connection.
     `plan_generation` changes whenever plans of statements that were prepared before may be out of date;
+    `reuse_after`: so many times a statement comes without a name before it gets one, 0 for never; `seen` is how often
+    each has, then the statement.
     `pins_sequences`: its clients read currval or lastval in later transactions than those that called nextval.
     """
 
@@ -41,6 +44,8 @@ class Borrowing:
         self.generation = 0
         # The setting of that name; none stays by default.
         self.max_prepared = 0
+        self.reuse_after = 0
+        self.seen: dict[bytes, int | Statement] = {}
         self.plan_generation = b""
         self.pins_sequences = False
         # Every change of clients is to be prepared for.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from tidegate_proxy.core.client import ClientConnection
     from tidegate_proxy.core.server import ServerConnection
+    from tidegate_proxy.core.statements import Statement
 
 
 class ClientOwner(Protocol):
@@ -62,7 +63,10 @@ class ClientOwner(Protocol):
 
 
 class ServerOwner(Protocol):
-    """What a server connection tells to the pool that owns it."""
+    """What a server connection tells to the pool that owns it, and asks of it; `reuse_after` and `seen`: see Borrowing."""
+
+    reuse_after: int
+    seen: dict[bytes, int | Statement]
 
     @property
     def max_prepared(self) -> int:

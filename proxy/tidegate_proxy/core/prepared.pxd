@@ -19,6 +19,7 @@ cdef class ClientStatements:
     cdef bytes _unnamed
     cdef bytes _before_query
     cdef object _unnamed_suspicion
+    cdef Statement _stand_in
     cdef public bint unnamed_there
 
     cpdef query_sent(self, bint may_be_passed_over)
@@ -28,8 +29,11 @@ cdef class ClientStatements:
         self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end
     )
     @cython.locals(name_end=Py_ssize_t, sql_end=Py_ssize_t, name=bytes, body=bytes, text=bytes, sent=bytes,
-                   statement=Statement, token=ParseToken, before=bytes, ahead=bytes, out=list)
+                   statement=Statement, reused=Statement, token=ParseToken, before=bytes, ahead=bytes, out=list)
     cdef bytes _parse(self, ServerConnection server, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)
+    @cython.locals(context=bytes, key=bytes)
+    cdef Statement _reused(self, ServerConnection server, bytes body)
+    cdef bytes _parse_stand_in(self, ServerConnection server, Statement statement, ParseToken token)
     cdef _provide(self, ServerConnection server, Statement statement, list out)
     cdef bint _is_there(self, ServerConnection server, Statement statement) except -1
     cdef _used(self, ServerConnection server, Statement statement)

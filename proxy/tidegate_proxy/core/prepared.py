@@ -38,6 +38,13 @@ _pack_length = Struct(">I").pack
 _ANY_STATEMENT = b"SHOW server_version\0\0\0"
 _CLOSE_NOTHING = encode.close_statement(NOBODYS)
 
+# How the texts begin that may get a name, in lower case. Not BEGIN or ROLLBACK: what stands in for a Parse that is not
+# needed would be refused in a failed transaction, and they are not.
+_REUSABLE = (b"select", b"insert", b"update", b"delete", b"with", b"values", b"merge")
+# Bytes of one of them, and how many a pool remembers: together 20 MB.
+_LONGEST_REUSED = 4_000
+_MOST_SEEN = 5_000
+
 
 def _parse_message(name: bytes, body: bytes) -> bytes:
     return b"P" + _pack_length(5 + len(name) + len(body)) + name + b"\0" + body
@@ -59,6 +66,8 @@ class ClientStatements:
         # The body of the latest Parse without a name, and whether the present server connection has it.
         self._unnamed: bytes | None = None
         self._unnamed_suspicion: Suspicion | None = None
+        # The named one that does for it, where clients send it again and again.
+        self._stand_in: Statement | None = None
         # The one that a Query destroys unless the server passes over it.
         self._before_query: bytes | None = None
         self.unnamed_there = False
@@ -77,7 +86,7 @@ class ClientStatements:
     def query_sent(self, may_be_passed_over: bool) -> None:
         """A simple query destroys the unnamed statement."""
         self._before_query = self._unnamed if may_be_passed_over else None
-        self._unnamed = None
+        self._unnamed = self._stand_in = None
 
     def query_passed_over(self) -> None:
         """The server has not read it."""
@@ -113,7 +122,7 @@ class ClientStatements:
             self._see_that_it_is_parsed(server, name)
         if kind == CLOSE:
             return self._close_statement(server, name)
-        if not name:
+        if not name and self._stand_in is None:
             if kind == BIND and self._unnamed_suspicion is not None:
                 self._watch.bound(self._unnamed_suspicion, data, name_end, end)
             if self.unnamed_there:
@@ -125,7 +134,7 @@ class ClientStatements:
             self.unnamed_there = True
             server.owed.append(ParseToken(swallow=True))
             return _parse_message(b"", self._unnamed) + data[pos:limit]
-        statement = self._named.get(name)
+        statement = self._named.get(name) if name else self._stand_in
         if statement is None:
             # It may have been prepared by SQL.
             hidden = name in server.stray_names or name.startswith(NAME_PREFIX)
@@ -154,17 +163,24 @@ class ClientStatements:
             self._watch.suspect(Suspicion(pins=frozenset({LONG})))
             server.owed.append(ParseToken())
             if not name:
-                self._unnamed = None
+                self._unnamed = self._stand_in = None
                 self._unnamed_suspicion = None
                 self.unnamed_there = True
             return ahead + data[pos:limit] if ahead else None
         if self._fresh:
-            self._see_that_it_is_parsed(server, name)
+            if name:
+                self._see_that_it_is_parsed(server, name)
+            else:
+                self._fresh.pop(name, None)
         body = _scanner.cut(data, name_end + 1, end)
         if not name and _scanner.looks_plain(data, name_end + 1, sql_end):
-            server.owed.append(self._replaced_unnamed())
+            token = self._replaced_unnamed()
             self._unnamed = body
             self._unnamed_suspicion = None
+            if server.owner.reuse_after and (reused := self._reused(server, body)) is not None:
+                return self._parse_stand_in(server, reused, token)
+            server.owed.append(token)
+            self._stand_in = None
             self.unnamed_there = True
             return None
         text = data[name_end + 1 : sql_end]
@@ -178,6 +194,7 @@ class ClientStatements:
             sent = self.by_server_name(server, text, out, apart=False) if suspect else text
             server.owed.append(self._replaced_unnamed())
             self._unnamed = body
+            self._stand_in = None
             self._unnamed_suspicion = suspicion
             self.unnamed_there = True
             if sent is not text:
@@ -211,6 +228,38 @@ class ClientStatements:
         out = [before]
         token = ParseToken(statement, undo=undo)
         self._fresh[name] = (token, server.request)
+        self._parse_on(server, statement, out, token)
+        return b"".join(out)
+
+    def _reused(self, server: ServerConnection, body: bytes) -> Statement | None:
+        """The named statement that does for this unnamed one; None while it has not come often enough."""
+        context = self._watch.statement_context
+        if context is None or len(body) > _LONGEST_REUSED:
+            return None
+        owner = server.owner
+        key = context + b"\0" + body
+        seen = owner.seen.get(key, 0)
+        if isinstance(seen, Statement):
+            return seen
+        if seen < owner.reuse_after:
+            if len(owner.seen) >= _MOST_SEEN:
+                owner.seen.clear()
+            if body[:6].lower().startswith(_REUSABLE):
+                owner.seen[key] = seen + 1
+            return None
+        owner.seen[key] = statement = intern_statement(body, context, None)
+        return statement
+
+    def _parse_stand_in(self, server: ServerConnection, statement: Statement, token: ParseToken) -> bytes:
+        self._stand_in = statement
+        self.unnamed_there = False
+        # Whoever binds it in a later request, while this one may still fail, has to know which it is.
+        self._fresh[b""] = (token, server.request)
+        if statement.name in server.prepared and not self._is_doubtful(server, statement):
+            server.owed.append(token)
+            return _parse_message(b"", _ANY_STATEMENT)
+        token.statement = statement
+        out: list[bytes] = []
         self._parse_on(server, statement, out, token)
         return b"".join(out)
 
@@ -316,6 +365,7 @@ class ClientStatements:
     def restore_unnamed(self, body: bytes | None, suspicion: Suspicion | None) -> None:
         """What took the place of the unnamed statement was refused or passed over."""
         self._unnamed, self._unnamed_suspicion, self.unnamed_there = body, suspicion, False
+        self._stand_in = None
 
     def _close_statement(self, server: ServerConnection, name: bytes) -> bytes | None:
         statement = self._named.pop(name, None) if name else None
@@ -323,7 +373,7 @@ class ClientStatements:
             restore = None if name else partial(self.restore_unnamed, self._unnamed, self._unnamed_suspicion)
             server.owed.append(CloseToken(undo=restore))
             if not name:
-                self._unnamed = None
+                self._unnamed = self._stand_in = None
             # Nobody's own: what the proxy has prepared here under such a name is for everybody.
             return _CLOSE_NOTHING if name.startswith(NAME_PREFIX) else None
         kept = statement

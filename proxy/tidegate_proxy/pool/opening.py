@@ -86,6 +86,7 @@ class OpeningPool(SharingPool):
     def limits(self, limits: PoolLimits) -> None:
         self._limits = limits
         self.max_prepared = limits.max_prepared_statements
+        self.reuse_after = limits.reuse_unnamed_statements_after
         self.pool_size = limits.pool_size
         self.max_waiting = limits.max_waiting_clients
         self.borrow_timeout = limits.connection_borrow_timeout

@@ -31,6 +31,7 @@ class PoolLimits:
     server_reset_timeout: float
     left_writer_timeout: float
     max_prepared_statements: int
+    reuse_unnamed_statements_after: int
     init_query: str | None
 
 
@@ -77,6 +78,7 @@ def pool_limits(settings: Settings, database: DatabaseSettings, user: str) -> Po
         server_reset_timeout=settings.server_reset_timeout,
         left_writer_timeout=settings.left_writer_timeout,
         max_prepared_statements=settings.max_prepared_statements,
+        reuse_unnamed_statements_after=settings.reuse_unnamed_statements_after,
         init_query=database.init_query or settings.init_query,
     )
 

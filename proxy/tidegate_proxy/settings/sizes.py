@@ -73,6 +73,14 @@ class Sizes(Model, frozen=True):
     those that were not used for longest are closed between transactions, and prepared again when they are needed. Each
     takes the server memory for its plan. The default is PgBouncer's."""
 
+    reuse_unnamed_statements_after: Count = 0
+    """How often a statement (SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, WITH) comes to a pool without a name before
+    the proxy prepares it by a name of its own: from then on the server neither parses nor analyses it again. Drivers
+    that prepare each query anew, by the extended protocol, gain what prepared statements would bring them. As with
+    those, PostgreSQL may choose a generic plan after five executions (`plan_cache_mode`), and a change of the schema
+    around the proxy may fail a query once with `cached plan must not change result type`. They count towards
+    `max_prepared_statements`. 0 for never."""
+
     max_connections_percent: Percent = 90
     """How much of a PostgreSQL server's `max_connections` the proxy may use, over all pools. `max_connections` is read
     from the server when connections are opened; what it reserves for superusers is left alone in any case. By default

@@ -90,6 +90,40 @@ SCRIPTS = {
         bind(b"", b"s") + execute() + bind(b"", b"t") + execute() + S,
     ],
     "EXECUTE of a Parse that is skipped": [bind(b"", b"nobody") + parse(b"s", b"SELECT 1") + S + Q("EXECUTE s")],
+    "unnamed Parse that fails, and one behind it": [
+        parse(b"", b"SELECT 1") + S,
+        parse(b"", b"SELECT nonsense") + S + parse(b"", b"SELECT 2") + S,
+        bind() + execute() + S,
+    ],
+    "unnamed Parse that is skipped, and a Bind in the next request": [
+        parse(b"", b"SELECT 1") + S,
+        run(b"SELECT 1/0") + parse(b"", b"SELECT 2") + S + bind() + execute() + S,
+        parse(b"", b"SELECT 3") + S + bind() + execute() + S,
+    ],
+    "unnamed statements in a pipeline": [(run(b"SELECT 1") + S + run(b"SELECT 2") + S) * 3, bind() + execute() + S],
+    "unnamed statement described, closed, and run": [
+        parse(b"", b"SELECT 1") + describe(b"S", b"") + bind() + describe(b"P", b"") + execute() + S,
+        CLOSE + S,
+        bind() + S,
+    ],
+    "unnamed statements in a failed transaction": [
+        run(b"BEGIN") + S,
+        run(b"SELECT 1/0") + S,
+        run(b"SELECT 1") + S,
+        run(b"ROLLBACK") + S,
+        run(b"SELECT 1") + S,
+    ],
+    "unnamed statement destroyed by a Query": [parse(b"", b"SELECT 1") + S, Q("SELECT 2"), bind() + S],
+    "unnamed statement behind DEALLOCATE ALL": [parse(b"", b"SELECT 1") + S, run(b"DEALLOCATE ALL") + S, bind() + S],
+    "unnamed statement of a table that changes": [
+        Q("CREATE TABLE changing AS SELECT 1 AS one"),
+        run(b"SELECT * FROM changing") + S,
+        run(b"SELECT * FROM changing") + S,
+        Q("ALTER TABLE changing ADD two int"),
+        run(b"SELECT * FROM changing") + S,
+        Q("DROP TABLE changing"),
+        run(b"SELECT * FROM changing") + S,
+    ],
     "no unnamed statement in a savepoint": [
         parse(b"s", b"SELECT 1") + S,
         Q("BEGIN; SAVEPOINT a"),
@@ -114,6 +148,15 @@ def answers(client: RawClient, script: list[bytes]) -> list[tuple[str, str]]:
                     (kind, parse_error_fields(body)["C"] if kind == "E" else repr(body) if kind in "DCZ" else "")
                 )
     return found
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_as_on_postgresql_where_unnamed_statements_are_reused(start_proxy: StartProxy, name: str) -> None:
+    proxy = start_proxy(default_pool_size=1, reuse_unnamed_statements_after=1)
+    for _ in range(3):
+        with RawClient(proxy.database.parameters) as direct, RawClient(proxy.parameters) as one:
+            direct.query("DROP TABLE IF EXISTS ints; CREATE TABLE ints (n int)")
+            assert answers(one, SCRIPTS[name]) == answers(direct, SCRIPTS[name])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -1,0 +1,75 @@
+"""Statements that come without a name again and again get one: the server parses them once, and nobody notices."""
+
+from __future__ import annotations
+
+from tests.support.proxy import ProxyProcess, StartProxy
+from tests.support.rawclient import RawClient, bind, execute, parse
+
+from tidegate_proxy.protocol import encode
+
+SQL = b"SELECT 7"
+
+
+def run(client: RawClient, sql: bytes, value: int | None = None) -> None:
+    client.send(parse(b"", sql) + bind() + execute() + encode.sync())
+    messages = client.read_until()
+    assert "".join(kind for kind, _ in messages) == ("12DCZ" if value is not None else "12CZ")
+    if value is not None:
+        assert int(messages[2][1][6:]) == value
+
+
+def prepared(proxy: ProxyProcess) -> list[str]:
+    """The texts of all statements on the one server connection."""
+    with proxy.connect(autocommit=True, prepare_threshold=None) as conn:
+        # By the simple protocol, which prepares nothing.
+        result = conn.pgconn.exec_(b"SELECT statement FROM pg_prepared_statements WHERE name LIKE 'tidegate\\_%'")
+        return [(result.get_value(n, 0) or b"").decode() for n in range(result.ntuples)]
+
+
+def test_one_that_has_come_often_enough_is_prepared_once_for_all_clients(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=1, reuse_unnamed_statements_after=3)
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
+        for client in (one, two, one):
+            run(client, SQL, 7)
+        assert prepared(proxy) == []
+        for client in (two, one, two):
+            run(client, SQL, 7)
+        assert prepared(proxy) == ["SELECT 7"]
+
+
+def test_none_is_by_default(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one:
+        for _ in range(20):
+            run(one, SQL, 7)
+    assert prepared(narrow_proxy) == []
+
+
+def test_only_queries_are(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=1, reuse_unnamed_statements_after=1)
+    with RawClient(proxy.parameters) as one:
+        for _ in range(3):
+            for sql in (b"BEGIN", b"SELECT 8", b"COMMIT"):
+                run(one, sql, 8 if sql == b"SELECT 8" else None)
+    assert prepared(proxy) == ["SELECT 8"]
+
+
+def test_it_is_bound_on_whatever_server_connection(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=2, reuse_unnamed_statements_after=1)
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
+        run(one, SQL, 7)
+        run(one, SQL, 7)
+        # This one's server connection was the only one until now, and is taken.
+        two.query("BEGIN")
+        one.send(bind() + execute() + encode.sync())
+        assert one.kinds_until() == "2DCZ"
+        two.query("COMMIT")
+
+
+def test_a_constant_is_read_under_each_clients_own_parameters(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=1, reuse_unnamed_statements_after=1)
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two:
+        one.query("SET datestyle TO 'ISO, DMY'")
+        two.query("SET datestyle TO 'ISO, MDY'")
+        for _ in range(3):
+            run(one, b"SELECT extract(day FROM date '01/02/2003')", 1)
+            run(two, b"SELECT extract(day FROM date '01/02/2003')", 2)
