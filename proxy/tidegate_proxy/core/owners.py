@@ -63,7 +63,7 @@ class ClientOwner(Protocol):
 
 
 class ServerOwner(Protocol):
-    """What a server connection tells to the pool that owns it, and asks of it; `reuse_after` and `seen`: see Borrowing."""
+    """What a server connection tells and asks the pool that owns it; `reuse_after` and `seen`: see Borrowing."""
 
     reuse_after: int
     seen: dict[bytes, int | Statement]
