@@ -66,7 +66,7 @@ class ServerOwner(Protocol):
     """What a server connection tells and asks the pool that owns it; `reuse_after` and `seen`: see Borrowing."""
 
     reuse_after: int
-    seen: dict[bytes, int | Statement]
+    seen: dict[tuple[bytes, bytes], int | Statement]
 
     @property
     def max_prepared(self) -> int:

@@ -31,13 +31,13 @@ cdef class ClientStatements:
     @cython.locals(name_end=Py_ssize_t, sql_end=Py_ssize_t, name=bytes, body=bytes, text=bytes, sent=bytes,
                    statement=Statement, reused=Statement, token=ParseToken, before=bytes, ahead=bytes, out=list)
     cdef bytes _parse(self, ServerConnection server, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)
-    @cython.locals(context=bytes, key=bytes)
+    @cython.locals(watch=SessionWatch, context=bytes, key=tuple)
     cdef Statement _reused(self, ServerConnection server, bytes body)
     cdef bytes _parse_stand_in(self, ServerConnection server, Statement statement, ParseToken token)
     cdef _provide(self, ServerConnection server, Statement statement, list out)
     cdef bint _is_there(self, ServerConnection server, Statement statement) except -1
     cdef _used(self, ServerConnection server, Statement statement)
     @cython.locals(token=ParseToken)
-    cdef ParseToken _replaced_unnamed(self)
+    cdef ParseToken _replaced_unnamed(self, bytes body)
     cdef bint _is_doubtful(self, ServerConnection server, Statement statement) except -1
     cdef _parse_on(self, ServerConnection server, Statement statement, list out, ParseToken token)

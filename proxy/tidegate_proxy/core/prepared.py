@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -41,13 +42,19 @@ _CLOSE_NOTHING = encode.close_statement(NOBODYS)
 # How the texts begin that may get a name, in lower case. Not BEGIN or ROLLBACK: what stands in for a Parse that is not
 # needed would be refused in a failed transaction, and they are not.
 _REUSABLE = (b"select", b"insert", b"update", b"delete", b"with", b"values", b"merge")
-# Bytes of one of them, and how many a pool remembers: together 20 MB.
+# Read as constants when a text is parsed: date 'today' would stay the same for ever. (Not now(), a function.)
+_DATED = re.compile(rb"\b(?:now|today|tomorrow|yesterday|allballs)\b(?!\s*\()", re.IGNORECASE)
+# Bytes of one of them and of what it is parsed under, and how many a pool remembers: together 40 MB at most.
 _LONGEST_REUSED = 4_000
 _MOST_SEEN = 5_000
 
 
 def _parse_message(name: bytes, body: bytes) -> bytes:
     return b"P" + _pack_length(5 + len(name) + len(body)) + name + b"\0" + body
+
+
+def _may_be_reused(body: bytes) -> bool:
+    return body[:100].lstrip()[:6].lower().startswith(_REUSABLE) and _DATED.search(body) is None
 
 
 class ClientStatements:
@@ -174,7 +181,7 @@ class ClientStatements:
                 self._fresh.pop(name, None)
         body = _scanner.cut(data, name_end + 1, end)
         if not name and _scanner.looks_plain(data, name_end + 1, sql_end):
-            token = self._replaced_unnamed()
+            token = self._replaced_unnamed(body)
             self._unnamed = body
             self._unnamed_suspicion = None
             if server.owner.reuse_after and (reused := self._reused(server, body)) is not None:
@@ -192,7 +199,7 @@ class ClientStatements:
         if not name:
             out = [before] if before else []
             sent = self.by_server_name(server, text, out, apart=False) if suspect else text
-            server.owed.append(self._replaced_unnamed())
+            server.owed.append(self._replaced_unnamed(body))
             self._unnamed = body
             self._stand_in = None
             self._unnamed_suspicion = suspicion
@@ -233,19 +240,24 @@ class ClientStatements:
 
     def _reused(self, server: ServerConnection, body: bytes) -> Statement | None:
         """The named statement that does for this unnamed one; None while it has not come often enough."""
-        context = self._watch.statement_context
-        if context is None or len(body) > _LONGEST_REUSED:
+        watch = self._watch
+        context = watch.statement_context
+        # In a session's own server connection nobody looks at what it sets; and what the transaction has altered itself
+        # is no common change of the schema yet.
+        if context is None or watch.keeps_server or watch.schema_changed:
             return None
         owner = server.owner
-        key = context + b"\0" + body
+        key = (context, body)
         seen = owner.seen.get(key, 0)
         if isinstance(seen, Statement):
             return seen
         if seen < owner.reuse_after:
-            if len(owner.seen) >= _MOST_SEEN:
-                owner.seen.clear()
-            if body[:6].lower().startswith(_REUSABLE):
-                owner.seen[key] = seen + 1
+            if seen == 0:
+                if len(body) + len(context) > _LONGEST_REUSED or not _may_be_reused(body):
+                    return None
+                if len(owner.seen) >= _MOST_SEEN:
+                    owner.seen.clear()
+            owner.seen[key] = seen + 1
             return None
         owner.seen[key] = statement = intern_statement(body, context, None)
         return statement
@@ -328,14 +340,15 @@ class ClientStatements:
             del server.prepared[statement.name]
             server.prepared[statement.name] = statement
 
-    def _replaced_unnamed(self) -> ParseToken:
-        """What is owed for a Parse that takes the unnamed statement's place."""
+    def _replaced_unnamed(self, body: bytes) -> ParseToken:
+        """What is owed for a Parse that takes the unnamed statement's place by this body."""
         # Made for each extended query: calling the class takes twice as long where this is compiled.
         token = ParseToken.__new__(ParseToken)
         token.statement = token.undo = None
         token.swallow = False
         token.unnamed_of = self
         token.unnamed = self._unnamed
+        token.installed = body
         token.suspicion = self._unnamed_suspicion
         return token
 
@@ -354,13 +367,20 @@ class ClientStatements:
 
     def _parse_on(self, server: ServerConnection, statement: Statement, out: list[bytes], token: ParseToken) -> None:
         if statement.name in server.prepared or statement.name in server.stray_names:
-            server.owed.append(CloseToken(swallow=True))
+            # If the server skips it, what was there is there still.
+            server.owed.append(CloseToken(swallow=True, undo=partial(server.stray_names.append, statement.name)))
             out.append(encode.close_statement(statement.name))
         server.owed.append(token)
         server.unconfirmed[statement.name] = server.request
         server.prepared[statement.name] = statement
         self._statistics.server_parses += 1
         out.append(_parse_message(statement.name, statement.body))
+
+    def unparsed(self, token: ParseToken) -> None:
+        """The Parse of an unnamed statement was refused or passed over."""
+        # Unless another one has come since, in a request of its own.
+        if self._unnamed is token.installed:
+            self.restore_unnamed(token.unnamed, token.suspicion)
 
     def restore_unnamed(self, body: bytes | None, suspicion: Suspicion | None) -> None:
         """What took the place of the unnamed statement was refused or passed over."""

@@ -319,8 +319,12 @@ class ServerConnection(Connection):
                 self._violation(kind)
                 return False
             parsed = token
-            if parsed.statement is not None:
-                self.unconfirmed.pop(parsed.statement.name, None)
+            statement = parsed.statement
+            if statement is not None:
+                self.unconfirmed.pop(statement.name, None)
+                if not statement.private:
+                    # An earlier Parse of it, which failed, may have taken it out of the books.
+                    self.prepared[statement.name] = statement
             return not parsed.swallow
         elif kind == CLOSE_COMPLETE:
             token = self._next_owed()
@@ -552,7 +556,7 @@ class ServerConnection(Connection):
             if token.undo is not None:
                 token.undo()
             elif isinstance(token, ParseToken) and token.unnamed_of is not None:
-                token.unnamed_of.restore_unnamed(token.unnamed, token.suspicion)
+                token.unnamed_of.unparsed(token)
 
     def _all_answered(self, internal: bool) -> None:
         self._copy_syncs_dropped = False
@@ -617,6 +621,8 @@ class ServerConnection(Connection):
     def close_strays(self) -> None:
         """Close what may be prepared here and is in nobody's books."""
         names, self.stray_names = self.stray_names, []
+        for name in names:
+            self.prepared.pop(name, None)
         self.begin_internal(ignored)
         self.transport.write(b"".join(encode.close_statement(name) for name in names) + encode.sync())
 

@@ -12,6 +12,7 @@ cdef class ParseToken:
     cdef public object undo
     cdef public object unnamed_of
     cdef public bytes unnamed
+    cdef public bytes installed
     cdef public object suspicion
 
 

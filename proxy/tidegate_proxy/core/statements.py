@@ -69,8 +69,8 @@ class ParseToken:
 
     `statement` is what the server will then have (None when it had it already, or for one that it shall not keep);
     `undo` is called if the server refuses or skips it; `swallow` keeps the response from the client. Where it is the
-    unnamed statement of `unnamed_of`, then `unnamed` and `suspicion` are what it takes the place of: the body, and what
-    that may change.
+    unnamed statement of `unnamed_of`, then `installed` is its body, and `unnamed` and `suspicion` are what it takes the
+    place of: the body, and what that may change.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class ParseToken:
         self.undo = undo
         self.unnamed_of: ClientStatements | None = None
         self.unnamed: bytes | None = None
+        self.installed: bytes | None = None
         self.suspicion: Suspicion | None = None
 
 

@@ -76,9 +76,12 @@ class Sizes(Model, frozen=True):
     reuse_unnamed_statements_after: Count = 0
     """How often a statement (SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, WITH) comes to a pool without a name before
     the proxy prepares it by a name of its own: from then on the server neither parses nor analyses it again. Drivers
-    that prepare each query anew, by the extended protocol, gain what prepared statements would bring them. As with
-    those, PostgreSQL may choose a generic plan after five executions (`plan_cache_mode`), and a change of the schema
-    around the proxy may fail a query once with `cached plan must not change result type`. They count towards
+    that prepare each query anew, by the extended protocol, gain what prepared statements would bring them, with what
+    else is true of those: PostgreSQL may choose a generic plan after five executions (`plan_cache_mode`); a change of
+    the schema that the proxy does not see, or sees only later in the same pipeline, may fail a query once with `cached
+    plan must not change result type`; and constants that depend on parameters which a function has set are those of
+    whoever prepared it (`session_check`). Texts with `now`, `today`, `tomorrow`, `yesterday` or `allballs` that are no
+    calls of functions stay without a name, as does everything in session mode. They count towards
     `max_prepared_statements`. 0 for never."""
 
     max_connections_percent: Percent = 90

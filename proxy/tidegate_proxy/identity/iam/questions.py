@@ -137,7 +137,13 @@ class _Waiting(Generic[Answer]):
 
     def _late(self) -> None:
         if not self.answer.done():
-            why = self._questions.busy if self._search is None else TryAgain("there was no answer in time")
+            busy = self._questions.busy
+            # Each time another one: an exception keeps all who have raised it.
+            why = (
+                TryAgain(str(busy), throttled=busy.throttled)
+                if self._search is None
+                else TryAgain("there was no answer in time")
+            )
             self.answer.set_exception(self._failures.latest or why)
 
     def _over(self, _: object) -> None:
