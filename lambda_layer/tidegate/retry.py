@@ -7,6 +7,8 @@ import time
 
 import psycopg
 
+from .errors import TidegateError
+
 FIRST_PAUSE = 0.05
 """Seconds: upper bound of the pause after the first failure; it doubles with each further one."""
 
@@ -124,5 +126,9 @@ def commit_outcome_unknown(error: psycopg.Error, *, broken: bool) -> bool:
     # while it waits for a synchronous standby has already committed.
     if broken or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
         return True
-    sqlstate = error.sqlstate or ""
+    sqlstate = error.sqlstate
+    if sqlstate is None:
+        # Nothing that the server has said. psycopg may see that the socket is closed before libpq does: then the
+        # connection still looks whole.
+        return isinstance(error, psycopg.OperationalError) and not isinstance(error, TidegateError)
     return sqlstate.startswith("08") or sqlstate == "40003"

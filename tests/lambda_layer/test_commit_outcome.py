@@ -14,6 +14,7 @@ from tests.support.proxy import eventually
 from tests.support.relay import Relay
 
 import tidegate
+from tidegate.retry import commit_outcome_unknown
 from tidegate_load.postgres import EmbeddedPostgres
 
 COMMITTED = b"COMMIT\0"
@@ -162,6 +163,12 @@ def test_where_only_queries_were_seen_nothing_is_asked_and_a_lost_commit_is_unkn
         relay.reset_at_answer(COMMITTED)
         with pytest.raises(tidegate.CommitOutcomeUnknown):
             db.transaction(lambda conn: conn.execute("SELECT count(*) FROM work").fetchone())
+
+
+def test_what_no_server_has_said_leaves_a_commit_open() -> None:
+    """psycopg, which polls the socket, may see its end before libpq does: then the connection still looks whole."""
+    assert commit_outcome_unknown(psycopg.OperationalError("connection socket closed"), broken=False)
+    assert not commit_outcome_unknown(tidegate.DeadlineExceeded("its cancel was confirmed"), broken=False)
 
 
 def test_on_another_server_the_identifier_means_nothing(database: Database, relay_to: Callable[[int], Relay]) -> None:
