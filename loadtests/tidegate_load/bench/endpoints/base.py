@@ -41,7 +41,7 @@ class Setup:
     `clients`, the most that will be connected; `tls` between client and pooler; `prepared`, whether clients use
     protocol-level prepared statements; `sessions`, whether clients keep state in their sessions, for which poolers that
     do not carry it run as session pools; `iam`, clients log in with AWS credentials; `processes` that listen on the one
-    port, and `pool_size` is what they have together.
+    port, and `pool_size` is what they have together; `reuse`, statements without a name are reused by whoever can.
     """
 
     clients: int
@@ -51,6 +51,7 @@ class Setup:
     sessions: bool = False
     iam: bool = False
     processes: int = 1
+    reuse: bool = False
 
 
 class Running:

@@ -18,6 +18,7 @@ CORE = "TIDEGATE_PROXY_CORE"
 """Environment variable that chooses between the compiled and the interpreted core."""
 
 _COMMAND = [sys.executable, "-m", "tidegate_proxy"]
+_REUSE_AFTER = 5
 
 
 class Tidegate(PoolerEndpoint):
@@ -83,6 +84,7 @@ default_pool_size = {setup.pool_size // setup.processes}
 reserve_pool_size = 0
 log_level = "warning"
 max_client_conn = {setup.clients + 100}
+reuse_unnamed_statements_after = {_REUSE_AFTER if setup.reuse else 0}
 
 [databases.{DATABASE}]
 host = "{stage.server.host}"

@@ -29,21 +29,29 @@ class Queries(Scenario):
     )
 
     def cases(self, sizes: Sizes) -> list[Case]:
-        return [
+        each = [
             Case(
                 f"{'TLS' if tls else 'plain'}, {mode}, {clients} clients",
                 Setup(clients, tls=tls, prepared=mode == "prepared", pool_size=sizes.pool_size),
                 {"mode": mode},
             )
             for tls, mode, clients in product((False, True), MODES, sizes.clients)
-        ] + [
-            Case(
-                f"{_PROCESSES} processes, simple, {max(sizes.clients)} connections",
-                Setup(max(sizes.clients), pool_size=sizes.pool_size, processes=_PROCESSES),
-                {"mode": "simple"},
-                only_poolers=True,
-            )
         ]
+        reused = [
+            Case(
+                f"extended, statements reused, {clients} clients",
+                Setup(clients, pool_size=sizes.pool_size, reuse=True),
+                {"mode": "extended"},
+            )
+            for clients in sizes.clients
+        ]
+        shared = Case(
+            f"{_PROCESSES} processes, simple, {max(sizes.clients)} connections",
+            Setup(max(sizes.clients), pool_size=sizes.pool_size, processes=_PROCESSES),
+            {"mode": "simple"},
+            only_poolers=True,
+        )
+        return [*each, *reused, shared]
 
     def endpoints(self, present: Sequence[Endpoint], case: Case) -> list[Endpoint]:
         return [each for each in super().endpoints(present, case) if each.shares_port or case.setup.processes == 1]
