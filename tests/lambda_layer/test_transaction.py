@@ -118,7 +118,8 @@ def test_a_deadlock_runs_the_victim_again(counted: Database) -> None:
         rival.start()
         one.transaction(work, 1, 2)
         rival.join()
-    assert len(runs) == 3
+    # More where the victim is back before the other has gone on.
+    assert len(runs) >= 3
     assert (value_of(counted, 1), value_of(counted, 2)) == (2, 2)
 
 
