@@ -65,7 +65,7 @@ simulate: build  ## a fleet of 200 proxies with 100,000 clients, simulated: tabl
 	@$(BIN)/tidegate-simulate $(ARGS)
 
 bench-smoke: build  ## the same in under two minutes: short queries only, 16 clients; instructions per query
-	@$(BIN)/tidegate-bench run --quick --rounds 2 --scenario queries --case plain $(ARGS)
+	@$(BIN)/tidegate-bench run --quick --rounds 2 --scenario queries --case plain --without odyssey --without pgagroal $(ARGS)
 	@$(BIN)/python -m tidegate_load.bench.instructions --compare
 
 instructions: build  ## count the core's instructions per query (needs valgrind) and store them; GROWN="why there are more"

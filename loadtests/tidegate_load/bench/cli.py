@@ -38,6 +38,7 @@ def main() -> None:
 @click.option(
     "--endpoint", "chosen", multiple=True, help="Key of an endpoint; by default all that are present. Repeatable."
 )
+@click.option("--without", multiple=True, help="Key of an endpoint that is left out. Repeatable.")
 @click.option("--rounds", type=COUNT, help="Rounds of each case.  [default: 5; with --quick 3]")
 @click.option("--seconds", type=SECONDS, help="Seconds of each window of steady load.  [default: 3; with --quick 1]")
 @click.option(
@@ -62,6 +63,7 @@ def run(
     scenarios: Sequence[str],
     words: Sequence[str],
     chosen: Sequence[str],
+    without: Sequence[str],
     rounds: int | None,
     quick: bool,
     output: Path,
@@ -83,11 +85,11 @@ def run(
     wanted = _sizes(quick, sizes)
     plan = _plan(scenarios, words, wanted)
     known = all_endpoints()
-    if unknown := set(chosen) - {endpoint.key for endpoint in known}:
+    if unknown := {*chosen, *without} - {endpoint.key for endpoint in known}:
         raise click.UsageError(
             f"no endpoint {min(unknown)!r}: choose from {', '.join(endpoint.key for endpoint in known)}"
         )
-    known = [endpoint for endpoint in known if not chosen or endpoint.key in chosen]
+    known = [each for each in known if (not chosen or each.key in chosen) and each.key not in without]
     versions = {endpoint.key: endpoint.version() for endpoint in known}
     present = [endpoint for endpoint in known if versions[endpoint.key] is not None]
     console = Console(width=None if sys.stdout.isatty() else 160)

@@ -23,7 +23,7 @@ def answers(client: RawClient, *requests: bytes, readies: int = 1) -> str:
 
 
 def run(client: RawClient, sql: bytes, value: int | None = None) -> None:
-    client.send(parse(b"", sql) + bind() + execute() + encode.sync())
+    client.send(ran(sql) + SYNC)
     messages = client.read_until()
     assert "".join(kind for kind, _ in messages) == ("12DCZ" if value is not None else "12CZ")
     if value is not None:
@@ -72,7 +72,7 @@ def test_it_is_bound_on_whatever_server_connection(start_proxy: StartProxy) -> N
         run(one, SQL, 7)
         # This one's server connection was the only one until now, and is taken.
         two.query("BEGIN")
-        one.send(bind() + execute() + encode.sync())
+        one.send(bind() + execute() + SYNC)
         assert one.kinds_until() == "2DCZ"
         two.query("COMMIT")
 

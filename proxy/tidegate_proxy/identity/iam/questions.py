@@ -87,6 +87,8 @@ class _Waiting(Generic[Answer]):
 
     def _go_on(self) -> None:
         answers = self._questions.answers
+        if self.answer.done():
+            return
         if self._client.gone():
             self.answer.set_exception(ConnectionResetError("the connection was closed"))
         elif self._client.limited():
@@ -105,7 +107,8 @@ class _Waiting(Generic[Answer]):
             return False
         # While it waited, others from there may have failed, and the same token may have been asked about.
         if self._client.gone() or self._client.limited() or self._questions.answers.is_there(self._key):
-            self._go_on()
+            # Not here and now: it may want a turn again, of those that are just being given.
+            asyncio.get_running_loop().call_soon(self._go_on)
             return False
         self._search = self._questions.answers.begin(self._key, self._expires_at, self._attempt)
         self._search.add_done_callback(self._searched)
@@ -137,13 +140,8 @@ class _Waiting(Generic[Answer]):
 
     def _late(self) -> None:
         if not self.answer.done():
-            busy = self._questions.busy
             # Each time another one: an exception keeps all who have raised it.
-            why = (
-                TryAgain(str(busy), throttled=busy.throttled)
-                if self._search is None
-                else TryAgain("there was no answer in time")
-            )
+            why = self._questions.busy() if self._search is None else TryAgain("there was no answer in time")
             self.answer.set_exception(self._failures.latest or why)
 
     def _over(self, _: object) -> None:
@@ -157,10 +155,10 @@ class Questions(Generic[Answer]):
     """Asks, and keeps the answers while the tokens are good.
 
     Parameters: `at_once`, most questions at a time; `per_second`, most that begin in a second, None for any number;
-    `busy`, what to say where a turn did not come in time.
+    `busy`, makes what to say where a turn did not come in time.
     """
 
-    def __init__(self, at_once: int, *, per_second: int | None = None, busy: TryAgain) -> None:
+    def __init__(self, at_once: int, *, per_second: int | None = None, busy: Callable[[], TryAgain]) -> None:
         self.answers: OncePerToken[Answer] = OncePerToken()
         self.turns = Turns(per_second, at_once)
         self.busy = busy

@@ -118,7 +118,7 @@ class RdsLogins:
 
     def __init__(self, per_second: int) -> None:
         self._questions: Questions[None] = Questions(
-            _AT_ONCE, per_second=per_second, busy=TryAgain(_BUSY, throttled=True)
+            _AT_ONCE, per_second=per_second, busy=partial(TryAgain, _BUSY, throttled=True)
         )
         # Kept for as long as a pool uses them.
         self._tokens: WeakValueDictionary[tuple[str, str], ClientTokens] = WeakValueDictionary()

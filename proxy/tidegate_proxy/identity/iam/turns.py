@@ -54,7 +54,7 @@ class Turns:
             source, queue = next(iter(self._queues.items()))
             used = queue.popleft()()
             if not queue:
-                self._queues.pop(source, None)
+                del self._queues[source]
             elif used:
                 self._queues.move_to_end(source)
             if used:

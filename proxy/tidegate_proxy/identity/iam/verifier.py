@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from functools import partial
 
 from tidegate_proxy.identity.iam.answer import TryAgain
 from tidegate_proxy.identity.iam.policy import Policy, Principal, PrincipalPattern
@@ -27,7 +28,7 @@ class TokenVerifier:
     def __init__(self, settings: IamSettings) -> None:
         region = settings.sts_region
         self.policy = _policy(settings)
-        self._questions: Questions[Principal] = Questions(settings.sts_connections, busy=TryAgain(_BUSY))
+        self._questions: Questions[Principal] = Questions(settings.sts_connections, busy=partial(TryAgain, _BUSY))
         self.sts = Sts(
             settings.sts_endpoint or f"https://{region.sts_hosts[0]}",
             proxy_id=settings.proxy_id or "",

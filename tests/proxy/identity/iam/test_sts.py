@@ -42,7 +42,7 @@ def ask(
 
     async def run() -> tuple[Principal, Sts]:
         sts = Sts(endpoint, proxy_id=proxy_id, timeout=timeout)
-        questions: Questions[Principal] = Questions(4, busy=TryAgain("busy"))
+        questions: Questions[Principal] = Questions(4, busy=lambda: TryAgain("busy"))
         hosts = region(REGION).sts_hosts
         parsed = parse_proxy_token(token.encode(), region=REGION, hosts=hosts, now=time.time())
         try:
