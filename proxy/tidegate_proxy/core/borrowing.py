@@ -45,7 +45,7 @@ class Borrowing:
         # The setting of that name; none stays by default.
         self.max_prepared = 0
         self.reuse_after = 0
-        self.seen: dict[tuple[bytes, bytes], int | Statement] = {}
+        self.seen: dict[tuple[bytes, bytes, bytes], int | Statement] = {}
         self.plan_generation = b""
         self.pins_sequences = False
         # Every change of clients is to be prepared for.

@@ -63,10 +63,14 @@ class ClientOwner(Protocol):
 
 
 class ServerOwner(Protocol):
-    """What a server connection tells and asks the pool that owns it; `reuse_after` and `seen`: see Borrowing."""
+    """What a server connection tells and asks the pool that owns it.
 
+    `plan_generation`, `reuse_after` and `seen`: see Borrowing.
+    """
+
+    plan_generation: bytes
     reuse_after: int
-    seen: dict[tuple[bytes, bytes], int | Statement]
+    seen: dict[tuple[bytes, bytes, bytes], int | Statement]
 
     @property
     def max_prepared(self) -> int:

@@ -24,17 +24,20 @@ cdef class ClientStatements:
 
     cpdef query_sent(self, bint may_be_passed_over)
     @cython.locals(body=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement,
-                   before=list, message=bytes)
+                   before=bytes, message=bytes, out=list)
     cpdef bytes rewrite(
         self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end
     )
     @cython.locals(name_end=Py_ssize_t, sql_end=Py_ssize_t, name=bytes, body=bytes, text=bytes, sent=bytes,
                    statement=Statement, reused=Statement, token=ParseToken, before=bytes, ahead=bytes, out=list)
     cdef bytes _parse(self, ServerConnection server, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)
-    @cython.locals(watch=SessionWatch, context=bytes, key=tuple)
+    @cython.locals(context=bytes, key=tuple)
     cdef Statement _reused(self, ServerConnection server, bytes body)
-    cdef bytes _parse_stand_in(self, ServerConnection server, Statement statement, ParseToken token)
+    @cython.locals(context=bytes)
+    cdef Statement _statement(self, ServerConnection server, bytes body, object suspicion)
+    cdef bytes _parse_as(self, ServerConnection server, bytes name, Statement statement, ParseToken token)
     cdef _provide(self, ServerConnection server, Statement statement, list out)
+    cdef Statement _meant_now(self, ServerConnection server, bytes name, Statement statement)
     cdef bint _is_there(self, ServerConnection server, Statement statement) except -1
     cdef _used(self, ServerConnection server, Statement statement)
     @cython.locals(token=ParseToken)

@@ -146,17 +146,20 @@ class ClientStatements:
             # It may have been prepared by SQL.
             hidden = name in server.stray_names or name.startswith(NAME_PREFIX)
             return _scanner.renamed(data, pos, limit, end, name_at, name_end, NOBODYS) if hidden else None
+        before = b""
+        if self._is_there(server, statement):
+            self._used(server, statement)
+        else:
+            out: list[bytes] = []
+            statement = self._meant_now(server, name, statement)
+            self._provide(server, statement, out)
+            before = b"".join(out)
         if kind == BIND:
             self._statistics.binds += 1
             if statement.suspicion is not None:
                 self._watch.bound(statement.suspicion, data, name_end, end)
         message = _scanner.renamed(data, pos, limit, end, name_at, name_end, statement.name)
-        if self._is_there(server, statement):
-            self._used(server, statement)
-            return message
-        before: list[bytes] = []
-        self._provide(server, statement, before)
-        return b"".join(before) + message
+        return before + message if before else message
 
     def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> bytes | None:
         name_end = pos + 5 if pos + 5 < limit and data[pos + 5] == 0 else _scanner.find_nul(data, pos + 5, limit)
@@ -185,7 +188,9 @@ class ClientStatements:
             self._unnamed = body
             self._unnamed_suspicion = None
             if server.owner.reuse_after and (reused := self._reused(server, body)) is not None:
-                return self._parse_stand_in(server, reused, token)
+                self._stand_in = reused
+                self.unnamed_there = False
+                return self._parse_as(server, name, reused, token)
             server.owed.append(token)
             self._stand_in = None
             self.unnamed_there = True
@@ -218,36 +223,18 @@ class ClientStatements:
             server.stray_names.append(name)
             taken = _parse_message(name, _ANY_STATEMENT)
             return before + taken + taken
-        context = self._watch.statement_context
-        if context is None:
-            statement = private_statement(body, suspicion)
-        else:
-            statement = intern_statement(body, context, suspicion)
-        self._named[name] = statement
+        self._named[name] = statement = self._statement(server, body, suspicion)
         self._statistics.client_parses += 1
-        undo = partial(self.forget, name)
-        if statement.name in server.prepared and not self._is_doubtful(server, statement):
-            self.unnamed_there = False
-            token = ParseToken(undo=undo)
-            self._fresh[name] = (token, server.request)
-            server.owed.append(token)
-            return before + _parse_message(b"", _ANY_STATEMENT)
-        out = [before]
-        token = ParseToken(statement, undo=undo)
-        self._fresh[name] = (token, server.request)
-        self._parse_on(server, statement, out, token)
-        return b"".join(out)
+        return before + self._parse_as(server, name, statement, ParseToken(undo=partial(self.forget, name)))
 
     def _reused(self, server: ServerConnection, body: bytes) -> Statement | None:
         """The named statement that does for this unnamed one; None while it has not come often enough."""
-        watch = self._watch
-        context = watch.statement_context
-        # In a session's own server connection nobody looks at what it sets; and what the transaction has altered itself
-        # is no common change of the schema yet.
-        if context is None or watch.keeps_server or watch.schema_changed:
+        context = self._watch.statement_context
+        # What the transaction has altered itself is no common change of the schema yet.
+        if context is None or self._watch.schema_changed:
             return None
         owner = server.owner
-        key = (context, body)
+        key = (context, owner.plan_generation, body)
         seen = owner.seen.get(key, 0)
         if isinstance(seen, Statement):
             return seen
@@ -259,15 +246,22 @@ class ClientStatements:
                     owner.seen.clear()
             owner.seen[key] = seen + 1
             return None
-        owner.seen[key] = statement = intern_statement(body, context, None)
+        owner.seen[key] = statement = self._statement(server, body, None)
         return statement
 
-    def _parse_stand_in(self, server: ServerConnection, statement: Statement, token: ParseToken) -> bytes:
-        self._stand_in = statement
-        self.unnamed_there = False
+    def _statement(self, server: ServerConnection, body: bytes, suspicion: Suspicion | None) -> Statement:
+        """The statement that this body is under the session's present parameters."""
+        context = self._watch.statement_context
+        if context is None:
+            return private_statement(body, suspicion)
+        return intern_statement(body, context, suspicion, server.owner.plan_generation)
+
+    def _parse_as(self, server: ServerConnection, name: bytes, statement: Statement, token: ParseToken) -> bytes:
+        """What becomes of a Parse of the client's under this name, whose answer is owed by the token."""
         # Whoever binds it in a later request, while this one may still fail, has to know which it is.
-        self._fresh[b""] = (token, server.request)
-        if statement.name in server.prepared and not self._is_doubtful(server, statement):
+        self._fresh[name] = (token, server.request)
+        if self._is_there(server, statement):
+            self.unnamed_there = False
             server.owed.append(token)
             return _parse_message(b"", _ANY_STATEMENT)
         token.statement = statement
@@ -288,6 +282,8 @@ class ClientStatements:
             self._see_that_it_is_parsed(server, reference.name)
         for reference in found:
             statement = self._named.get(reference.name)
+            if statement is not None:
+                statement = self._meant_now(server, reference.name, statement)
             if reference.deallocates:
                 server.deallocating.append(None if statement is None else (reference.name, statement))
             elif statement is not None and statement.suspicion is not None:
@@ -329,6 +325,22 @@ class ClientStatements:
             self._used(server, statement)
         else:
             self._parse_on(server, statement, out, ParseToken(statement, swallow=True))
+
+    def _meant_now(self, server: ServerConnection, name: bytes, statement: Statement) -> Statement:
+        """The same, unless the server would have to read it now, under other parameters than those that it is shared
+        under: then it becomes another one, for good, since who shares it must not get what these make of its text."""
+        if (
+            statement.context is None
+            or self._is_there(server, statement)
+            or statement.context == self._watch.statement_context
+        ):
+            return statement
+        statement = self._statement(server, statement.body, statement.suspicion)
+        if name:
+            self._named[name] = statement
+        else:
+            self._stand_in = statement
+        return statement
 
     def _is_there(self, server: ServerConnection, statement: Statement) -> bool:
         """Whether it is prepared on the server, for sure."""

@@ -11,6 +11,7 @@ from tidegate_proxy.core.suspect import (
     LIBRARY,
     LOCK,
     LONG,
+    MEANINGLESS,
     OPAQUE,
     PREPARED,
     SEQUENCE,
@@ -23,21 +24,8 @@ _QUERY_CANCELED = "57014"
 
 _OUTLIVES_ROLLBACK = frozenset({LOCK, PREPARED})
 
-# They change nothing about what a statement's text means, so clients that differ in them share prepared statements.
 _OF_MEANING = frozenset({LIBRARY, OPAQUE, TEMPORARY, UNREADABLE})
 """Pins while which a text may mean something else than it means to others."""
-
-_MEANINGLESS = frozenset(
-    {
-        "application_name",
-        "extra_float_digits",
-        "idle_in_transaction_session_timeout",
-        "lock_timeout",
-        "statement_timeout",
-        "transaction_timeout",
-        "work_mem",
-    }
-)
 
 
 class Session:
@@ -55,7 +43,6 @@ class Session:
         self.parameters = startup
         # Kinds of state that keep the client on its server connection.
         self.pins: set[str] = set()
-        self._pin_if_all_is_temporary()
         # A statement has failed since the first of those that the server was not asked about.
         self.failed = False
         self.always_ask = always_ask
@@ -77,7 +64,7 @@ class Session:
     def context(self) -> bytes:
         """What parameters contribute to the meaning of a statement's text: empty for most clients."""
         if self._context is None:
-            relevant = sorted((n, v) for n, v in self.parameters.items() if n.lower() not in _MEANINGLESS)
+            relevant = sorted((n, v) for n, v in self.parameters.items() if n.lower() not in MEANINGLESS)
             self._context = repr(relevant).encode() if relevant else b""
         return self._context
 

@@ -2,7 +2,7 @@ cdef class Statement:
     cdef object __weakref__
     cdef public bytes body
     cdef public bytes name
-    cdef public bint private
+    cdef public bytes context
     cdef public object suspicion
 
 

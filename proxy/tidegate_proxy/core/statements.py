@@ -25,39 +25,48 @@ NOBODYS = NAME_PREFIX + b"none"
 
 class Statement:
     """One prepared statement: its name on servers, the body of a Parse message after the name, and what running it may
-    change in the session. `private` is one that no other client may use."""
+    change in the session. `context` are the session parameters under which the text has its meaning; None for one that
+    no other client may use, which is `private`."""
 
-    def __init__(self, name: bytes, body: bytes, suspicion: Suspicion | None, *, private: bool = False) -> None:
+    def __init__(self, name: bytes, body: bytes, context: bytes | None, suspicion: Suspicion | None) -> None:
         self.name = name
         self.body = body
+        self.context = context
         self.suspicion = suspicion
-        self.private = private
+
+    @property
+    def private(self) -> bool:
+        """Whether it is one client's own."""
+        return self.context is None
 
 
 _private_numbers = count(1)
 _statements: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
 
 
-def intern_statement(body: bytes, context: bytes = b"", suspicion: Suspicion | None = None) -> Statement:
+def intern_statement(
+    body: bytes, context: bytes = b"", suspicion: Suspicion | None = None, plan_generation: bytes = b""
+) -> Statement:
     """The one Statement for this content, shared by all clients that prepared it.
 
     Parameters: `body`, a Parse message's SQL with its NUL, then its parameter types; `context`, the session parameters
-    under which it is parsed, since they decide what a constant like '01/02/03' means.
+    under which it is parsed, since they decide what a constant like '01/02/03' means; `plan_generation`, another one
+    once earlier plans may be out of date.
     """
     # 16 bytes of BLAKE2: two contents with one name would hand a client another's statement, so chance must not matter.
     # With the body's length, so that no body can be another one and its context.
-    digest = blake2b(b"%d " % len(body) + body + context, digest_size=16)
+    digest = blake2b(b"%d " % len(body) + body + context + plan_generation, digest_size=16)
     name = NAME_PREFIX + digest.hexdigest().encode()
     statement = _statements.get(name)
     if statement is None:
-        statement = Statement(name, body, suspicion)
+        statement = Statement(name, body, context, suspicion)
         _statements[name] = statement
     return statement
 
 
 def private_statement(body: bytes, suspicion: Suspicion | None) -> Statement:
     """A Statement of one client's own, for a text that may mean something else than to others."""
-    return Statement(NAME_PREFIX + b"private_%d" % next(_private_numbers), body, suspicion, private=True)
+    return Statement(NAME_PREFIX + b"private_%d" % next(_private_numbers), body, None, suspicion)
 
 
 class AnswersFirst(Exception):  # noqa: N818 -- no error

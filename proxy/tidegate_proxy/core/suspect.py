@@ -2,8 +2,8 @@
 
 The statement kinds that change a session do so as a statement's first word, so those words count at the start of the
 text, after a semicolon and after a comment; functions and TEMP count anywhere. `UPDATE t SET a = 1` is thus no suspect.
-SET LOCAL and `set_config(…, true)` end with their transaction: nothing is asked about them, but until then they decide
-what other statements mean.
+SET LOCAL and `set_config(…, true)` end with their transaction: nothing is asked about them, but until then most
+parameters decide what other statements mean.
 
 A suspicion says what to ask the server about afterwards; what is really left in the session is the server's answer.
 """
@@ -31,6 +31,20 @@ LIBRARY: Final = "loaded library"
 OPAQUE: Final = "state that cannot be asked about"
 UNREADABLE: Final = "parameter whose name is computed"
 LONG: Final = "long statement"
+
+MEANINGLESS: Final = frozenset(
+    {
+        "application_name",
+        "extra_float_digits",
+        "idle_in_transaction_session_timeout",
+        "lock_timeout",
+        "statement_timeout",
+        "transaction_timeout",
+        "work_mem",
+    }
+)
+"""Parameters that change nothing about what a statement's text means: clients that differ in them share prepared
+statements."""
 
 REMEMBERED_LENGTH: Final = 1024
 """Bytes up to which a text's verdict is remembered, for the latest thousand of them."""
@@ -198,7 +212,7 @@ class _Patterns:
         self.code = after_start(rb"DO\b")
         self.defaults = after_start(rb"ALTER\b" + role)
         self.forgets = after_start(rb"(?:DEALLOCATE|DISCARD)\b")
-        self.local = after_start(rb"SET\s+LOCAL\b")
+        self.local = after_start(rb"SET\s+LOCAL\b(?P<rest>[^;]*)")
         self.set = after_start(_LASTING_SET + rb"(?P<rest>[^;]*)")
         self.reset = after_start(rb"RESET\b(?P<rest>[^;]*)")
         self.reset_all = after_start(
@@ -337,19 +351,23 @@ def _examine(text: bytes, whole: bytes, patterns: _Patterns) -> Suspicion | None
     bound: set[int] = set()
     reset: set[str] = set()
     lowered = text.lower()
-    local = b"set_config" in lowered or patterns.local.search(text) is not None
+    local = any(_is_of_meaning(match["rest"]) for match in patterns.local.finditer(text))
     if b"pg_settings" in lowered and b"update" in lowered:
         pins.add(UNREADABLE)
     if b"set_config" in lowered:
         # Its first argument is a string, and so is only in the whole text.
         for match in _CONFIG.finditer(whole):
             name = _plain(match["name"]) if match["name"] is not None else None
+            only_local = _LOCAL_CALL.match(whole, match.start()) is not None
+            if only_local and name in MEANINGLESS:
+                continue
+            local = True
             if name == "seed":
                 pins.add(OPAQUE)
             if name in (None, "search_path") and match["value"] is None:
                 # Whatever is created from now on may be a temporary object.
                 ask.add(TEMPORARY)
-            if _LOCAL_CALL.match(whole, match.start()) is not None:
+            if only_local:
                 continue
             argument = _CONFIG_ARGUMENT.match(whole, match.start())
             if name is not None:
@@ -419,6 +437,12 @@ def _set_names(rest: bytes) -> tuple[set[str], set[str]] | None:
     if name is None:
         return None
     return (set(), {name}) if re.match(rb"DEFAULT\s*\Z", match["value"], re.IGNORECASE) else ({name}, set())
+
+
+def _is_of_meaning(rest: bytes) -> bool:
+    """Whether what follows SET LOCAL may give other statements' texts another meaning."""
+    found = _set_names(rest)
+    return found is None or not found[0] | found[1] <= MEANINGLESS
 
 
 def _reset_names(rest: bytes) -> set[str] | None:

@@ -71,20 +71,15 @@ class SessionWatch:
         self.sequences = SequenceUse(client)
 
     @property
-    def keeps_server(self) -> bool:
-        """Whether the client has a server connection to itself, in which nothing is watched."""
-        return self._client.keeps_server
-
-    @property
     def statement_context(self) -> bytes | None:
         """What decides, beside its text, whether a statement is the same as another client's; None when it must not be
         shared, because nobody here knows under which parameters the server will read it."""
-        if self._meaning_changed or not self.session.is_known:
+        if self._client.keeps_server or self._meaning_changed or not self.session.is_known:
             return None
         server = self._client.server
         if self.session.always_ask and server is not None and (server.status != IDLE or server.owed):
             return None  # a function may have set something
-        return self.session.context + self._client.owner.plan_generation
+        return self.session.context
 
     # While statements are sent
 

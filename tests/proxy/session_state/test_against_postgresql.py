@@ -10,7 +10,8 @@ from tidegate_proxy.protocol import encode, wire
 from tidegate_proxy.protocol.decode import parse_error_fields
 
 Q, S = encode.query, encode.sync()
-END = encode.copy_fail("end") + S + Q("")
+# What no script has, and what leaves transactions and unnamed statements as they are.
+END = encode.copy_fail("end") + S + encode.close_statement(b"end") * 3 + S
 LOOK = Q("SELECT current_setting('work_mem')")
 CLOSE = encode.close_statement(b"")
 DONE = encode.message(wire.COPY_DONE, b"")
@@ -139,11 +140,11 @@ def answers(client: RawClient, script: list[bytes]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for request in script:
         client.send(request + END)
-        last = ""
-        while not (last == "I" and found[-1][0] == "Z"):
-            last = found[-1][0] if found else ""
+        kinds = ""
+        while not kinds.endswith("333Z"):
             kind, body = client.read()
             if kind != "S":
+                kinds += kind
                 found.append(
                     (kind, parse_error_fields(body)["C"] if kind == "E" else repr(body) if kind in "DCZ" else "")
                 )

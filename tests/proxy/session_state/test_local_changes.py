@@ -14,14 +14,24 @@ from tidegate_proxy.core.suspect import Suspicion, examine, is_suspect
 from tidegate_proxy.protocol import encode
 
 LOCAL = [
-    b"SET LOCAL work_mem TO '1234kB'",
-    b"set local\twork_mem = 1234",
+    b"SET LOCAL search_path TO a",
+    b"set local\tDateStyle = DMY",
+    b"SET LOCAL work_mem TO 1234; SET LOCAL DateStyle TO DMY",
+    b"SET LOCAL DateStyle /* = 1, work_mem */ TO DMY",
     b"/* app */ SET LOCAL TIME ZONE 'Asia/Tokyo'",
     b"BEGIN; SET LOCAL DateStyle TO 'SQL, DMY'",
     b"SELECT set_config('app.tenant', $1, true)",
     b"SELECT set_config('app.tenant', '7', true)",
     b"SELECT SET_CONFIG('DateStyle', 'SQL, DMY', 't')",
     b"SELECT set_config('app.a', '1', true), set_config('app.b', $2::text, TRUE)",
+    b"SELECT set_config('work_mem', '1MB', true), set_config('app.b', $2::text, TRUE)",
+]
+MEANS_NOTHING = [
+    b"SET LOCAL work_mem TO '1234kB'",
+    b"set local\twork_mem = 1234",
+    b"SET LOCAL /* DateStyle TO */ Statement_Timeout TO DEFAULT",
+    b"BEGIN; SET LOCAL lock_timeout TO 5; SET LOCAL statement_timeout TO 5; SELECT 1",
+    b"SELECT set_config('statement_timeout', '7', true), set_config('lock_timeout', $1, 't')",
 ]
 
 
@@ -29,6 +39,11 @@ LOCAL = [
 def test_a_local_change_is_known_and_is_all_that_is_known(text: bytes) -> None:
     assert is_suspect(text)
     assert examine(text, True) == Suspicion(local=True)
+
+
+@pytest.mark.parametrize("text", MEANS_NOTHING)
+def test_a_local_change_that_gives_no_text_another_meaning_is_nothing(text: bytes) -> None:
+    assert examine(text, True) is None
 
 
 @pytest.mark.parametrize(

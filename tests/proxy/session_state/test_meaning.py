@@ -41,6 +41,57 @@ def test_statements_that_were_prepared_under_other_parameters(narrow_proxy: Prox
         assert ask(two, b"before") == b"2"
 
 
+@pytest.mark.parametrize(
+    "script", [["BEGIN", "SET LOCAL datestyle TO 'DMY'"], ["SET datestyle TO 'DMY'"], ["BEGIN; SET datestyle TO 'DMY'"]]
+)
+@pytest.mark.parametrize("by", ["Bind", "EXECUTE", "EXPLAIN EXECUTE, then Bind"])
+def test_one_that_another_server_connection_reads_under_other_parameters(
+    start_proxy: StartProxy, script: list[str], by: str
+) -> None:
+    proxy = start_proxy(default_pool_size=2)
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two, RawClient(proxy.parameters) as three:
+        assert ask(one, b"d", DATE) == b"2"
+        two.query("BEGIN")  # on the one server connection that has it
+        for statement in script:
+            one.query(statement)
+        if by == "EXECUTE":
+            assert [body[6:] for kind, body in one.query("EXECUTE d") if kind == "D"] == [b"1"]
+        else:
+            if by != "Bind":
+                one.query("EXPLAIN EXECUTE d")
+            assert ask(one, b"d") == b"1"
+        one.query("COMMIT")
+        assert ask(three, b"d", DATE) == b"2"
+        one.query("SET datestyle TO 'MDY'")
+        one.query("DEALLOCATE d")
+        assert ask(one, b"d", DATE) == b"2"
+
+
+def test_one_that_is_reused_and_bound_under_other_parameters(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=2, reuse_unnamed_statements_after=1)
+    with RawClient(proxy.parameters) as one, RawClient(proxy.parameters) as two, RawClient(proxy.parameters) as three:
+        for _ in range(3):
+            assert ask(one, b"", DATE) == b"2"
+        two.query("BEGIN")
+        one.send(parse(b"b", b"BEGIN") + bind(b"", b"b") + execute() + encode.sync())
+        one.read_until()
+        one.send(parse(b"l", b"SET LOCAL datestyle TO 'DMY'") + bind(b"", b"l") + execute() + encode.sync())
+        one.read_until()
+        assert ask(one, b"") == b"1"
+        one.query("COMMIT")
+        assert ask(three, b"", DATE) == b"2"
+
+
+def test_in_session_mode_a_text_is_read_under_the_parameters_of_its_parse(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=1, pool_mode="session", reuse_unnamed_statements_after=1)
+    for _ in range(2):
+        with RawClient(proxy.parameters) as one:
+            assert ask(one, b"d", DATE) == ask(one, b"", DATE) == b"2"
+            one.query("SET datestyle TO 'DMY'")
+            assert ask(one, b"e", DATE) == ask(one, b"", DATE) == b"1"
+            assert ask(one, b"d") == b"2"
+
+
 def test_a_rolled_back_savepoint_gives_a_text_its_meaning_back(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one:
         one.query("BEGIN; SAVEPOINT s; SET LOCAL datestyle TO 'DMY'")
@@ -60,6 +111,15 @@ def test_a_parameter_that_a_function_sets_in_the_transaction(start_proxy: StartP
         assert ask(one, b"d", DATE) == b"1"
         one.query("COMMIT")
         assert ask(two, b"d", DATE) == b"2"
+
+
+def test_a_local_timeout_keeps_no_statement_from_being_shared(narrow_proxy: ProxyProcess) -> None:
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        assert ask(one, b"d", DATE) == b"2"
+        two.query("BEGIN; SET LOCAL statement_timeout TO '1min'")
+        assert ask(two, b"d", DATE) == b"2"
+        shared = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%date ''01/02/2003%'"
+        assert next(body for kind, body in two.query(shared) if kind == "D").endswith(b"1")
 
 
 def test_a_temporary_table_in_place_of_another(narrow_proxy: ProxyProcess) -> None:
