@@ -46,6 +46,10 @@ else:
             """`data[pos:limit]`."""
             return data[pos:limit]
 
+        def is_at(self, data: bytes, pos: int, limit: int, text: bytes) -> bool:
+            """Whether `data[pos:limit]` is this text."""
+            return data[pos:limit] == text
+
         def spliced(self, data: bytes, pos: int, limit: int, piece: bytes) -> bytes:
             """The data with `piece` for `data[pos:limit]`."""
             return data[:pos] + piece + data[limit:]

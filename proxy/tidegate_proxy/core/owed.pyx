@@ -2,10 +2,22 @@
 """A queue, first in, first out, that the compiled core calls without asking Python: what of a deque it needs."""
 
 cimport cython
+from cpython.list cimport PyList_GET_ITEM, PyList_SET_ITEM
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
 cdef enum:
     # Places that are kept when nothing is owed any more.
     KEPT = 1024
+
+
+cdef inline object _exchange(list places, Py_ssize_t number, object token):
+    """Put it into a place that is there. Returns: what was in it."""
+    # As `places[number] = token`, for which Cython calls a function that looks again whether there is such a place.
+    cdef object before = <object> PyList_GET_ITEM(places, number)
+    Py_INCREF(token)
+    PyList_SET_ITEM(places, number, token)
+    Py_DECREF(before)
+    return before
 
 
 @cython.final
@@ -23,7 +35,7 @@ cdef class Owed:
             self._places = [*self, *[None] * size]
             self._first = 0
             size *= 2
-        self._places[(self._first + self._count) & (size - 1)] = token
+        _exchange(self._places, (self._first + self._count) & (size - 1), token)
         self._count += 1
 
     cpdef popleft(self):
@@ -31,8 +43,7 @@ cdef class Owed:
         cdef object token
         if self._count == 0:
             raise IndexError("nothing is owed")
-        token = self._places[self._first]
-        self._places[self._first] = None
+        token = _exchange(self._places, self._first, None)
         self._count -= 1
         self._first = (self._first + 1) & (len(self._places) - 1)
         if self._count == 0 and len(self._places) > KEPT:

@@ -20,6 +20,7 @@ cdef class ClientStatements:
     cdef bytes _before_query
     cdef object _unnamed_suspicion
     cdef Statement _stand_in
+    cdef ParseToken _again
     cdef public bint unnamed_there
 
     cpdef query_sent(self, bint may_be_passed_over)
@@ -29,7 +30,8 @@ cdef class ClientStatements:
         self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end
     )
     @cython.locals(name_end=Py_ssize_t, sql_end=Py_ssize_t, name=bytes, body=bytes, text=bytes, sent=bytes,
-                   statement=Statement, reused=Statement, token=ParseToken, before=bytes, ahead=bytes, out=list)
+                   statement=Statement, reused=Statement, token=ParseToken, again=ParseToken, comes_again=bint,
+                   before=bytes, ahead=bytes, out=list)
     cdef bytes _parse(self, ServerConnection server, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)
     @cython.locals(context=bytes, key=tuple)
     cdef Statement _reused(self, ServerConnection server, bytes body)
@@ -41,6 +43,6 @@ cdef class ClientStatements:
     cdef bint _is_there(self, ServerConnection server, Statement statement) except -1
     cdef _used(self, ServerConnection server, Statement statement)
     @cython.locals(token=ParseToken)
-    cdef ParseToken _replaced_unnamed(self, bytes body)
+    cdef ParseToken _replaced_unnamed(self, ServerConnection server, bytes body)
     cdef bint _is_doubtful(self, ServerConnection server, Statement statement) except -1
     cdef _parse_on(self, ServerConnection server, Statement statement, list out, ParseToken token)

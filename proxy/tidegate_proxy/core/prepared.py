@@ -73,6 +73,8 @@ class ClientStatements:
         # The body of the latest Parse without a name, and whether the present server connection has it.
         self._unnamed: bytes | None = None
         self._unnamed_suspicion: Suspicion | None = None
+        # What is owed for a Parse of the same once more, which is plain and has come twice in a row.
+        self._again: ParseToken | None = None
         # The named one that does for it, where clients send it again and again.
         self._stand_in: Statement | None = None
         # The one that a Query destroys unless the server passes over it.
@@ -162,6 +164,21 @@ class ClientStatements:
         return before + message if before else message
 
     def _parse(self, server: ServerConnection, data: bytes, pos: int, limit: int, end: int) -> bytes | None:
+        again = self._again
+        if (
+            again is not None
+            and self._unnamed is not None
+            and self._unnamed is again.installed
+            and self._unnamed_suspicion is None
+            and _scanner.is_at(data, pos + 6, end, self._unnamed)
+            and data[pos + 5] == 0
+            and not (self._fresh or server.owner.reuse_after)
+            # With an answer that is still to come, one token would stand for two.
+            and not server.owed
+        ):
+            server.owed.append(again)
+            self.unnamed_there = True
+            return None
         name_end = pos + 5 if pos + 5 < limit and data[pos + 5] == 0 else _scanner.find_nul(data, pos + 5, limit)
         sql_end = _scanner.find_nul(data, name_end + 1, limit) if name_end >= 0 else -1
         if name_end < 0 or (sql_end < 0 and end == limit):
@@ -184,13 +201,16 @@ class ClientStatements:
                 self._fresh.pop(name, None)
         body = _scanner.cut(data, name_end + 1, end)
         if not name and _scanner.looks_plain(data, name_end + 1, sql_end):
-            token = self._replaced_unnamed(body)
+            token = self._replaced_unnamed(server, body)
+            comes_again = self._unnamed_suspicion is None and self._unnamed == body
             self._unnamed = body
             self._unnamed_suspicion = None
             if server.owner.reuse_after and (reused := self._reused(server, body)) is not None:
                 self._stand_in = reused
                 self.unnamed_there = False
                 return self._parse_as(server, name, reused, token)
+            # Not this token: if what it stands for is refused, what was there before comes back.
+            self._again = self._replaced_unnamed(server, body) if comes_again else None
             server.owed.append(token)
             self._stand_in = None
             self.unnamed_there = True
@@ -204,7 +224,7 @@ class ClientStatements:
         if not name:
             out = [before] if before else []
             sent = self.by_server_name(server, text, out, apart=False) if suspect else text
-            server.owed.append(self._replaced_unnamed(body))
+            server.owed.append(self._replaced_unnamed(server, body))
             self._unnamed = body
             self._stand_in = None
             self._unnamed_suspicion = suspicion
@@ -352,7 +372,7 @@ class ClientStatements:
             del server.prepared[statement.name]
             server.prepared[statement.name] = statement
 
-    def _replaced_unnamed(self, body: bytes) -> ParseToken:
+    def _replaced_unnamed(self, server: ServerConnection, body: bytes) -> ParseToken:
         """What is owed for a Parse that takes the unnamed statement's place by this body."""
         # Made for each extended query: calling the class takes twice as long where this is compiled.
         token = ParseToken.__new__(ParseToken)
@@ -362,6 +382,7 @@ class ClientStatements:
         token.unnamed = self._unnamed
         token.installed = body
         token.suspicion = self._unnamed_suspicion
+        token.begins_request = server.client is not None and not server.client.unsynced
         return token
 
     def _see_that_it_is_parsed(self, server: ServerConnection, name: bytes) -> None:
@@ -388,8 +409,16 @@ class ClientStatements:
         self._statistics.server_parses += 1
         out.append(_parse_message(statement.name, statement.body))
 
+    def refused(self, token: ParseToken) -> None:
+        """The server has not taken the Parse of an unnamed statement, and has none now."""
+        # Unless another one has come since.
+        if self._unnamed is token.installed:
+            self.restore_unnamed(None, None)
+        if self._before_query is token.installed:
+            self._before_query = None
+
     def unparsed(self, token: ParseToken) -> None:
-        """The Parse of an unnamed statement was refused or passed over."""
+        """The Parse of an unnamed statement was passed over, or refused."""
         # Unless another one has come since, in a request of its own.
         if self._unnamed is token.installed:
             self.restore_unnamed(token.unnamed, token.suspicion)

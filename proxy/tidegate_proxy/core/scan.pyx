@@ -3,7 +3,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef extern from * nogil:
     # The number of the lowest bit that is set, as GCC and Clang know it.
@@ -167,6 +167,13 @@ cdef class Scanner:
         if pos >= limit:
             return b""
         return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + pos, limit - pos)
+
+    cpdef bint is_at(self, bytes data, Py_ssize_t pos, Py_ssize_t limit, bytes text) except -1:
+        """Whether `data[pos:limit]`, of which neither is negative, is this text."""
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(text)
+        if limit - pos != length or limit > PyBytes_GET_SIZE(data):
+            return False
+        return memcmp(PyBytes_AS_STRING(data) + pos, PyBytes_AS_STRING(text), length) == 0
 
     cpdef bytes spliced(self, bytes data, Py_ssize_t pos, Py_ssize_t limit, bytes piece):
         """The data with `piece` for `data[pos:limit]`."""

@@ -75,7 +75,7 @@ cdef class ServerConnection(Connection):
     @cython.locals(parsed=ParseToken)
     cdef bint _read(self, int kind, bytes body) except *
     @cython.locals(client=ClientConnection, answered=bint, internal=bint, ends_preparing=bint, failed=bint,
-                   skipped=list, passed_over=bint, request=int, owed=Owed)
+                   skipped=list, passed_over=bint, more=bint, request=int, owed=Owed)
     cdef _ready(self)
     @cython.locals(client=ClientConnection, taken=double)
     cdef _all_answered(self, bint internal)

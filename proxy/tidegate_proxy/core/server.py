@@ -387,6 +387,10 @@ class ServerConnection(Connection):
             self.fatal.hint = self.fatal.hint or ConnectionLostError.default_hint
             return False
         if not self._internal:
+            if self.owed and not (self._failed or self._settling):
+                refused = self.owed[0]
+                if isinstance(refused, ParseToken) and refused.unnamed_of is not None and refused.begins_request:
+                    refused.unnamed_of.refused(refused)
             self._failed = True
             if self.client is not None:
                 self.client.session.failed = True
@@ -498,11 +502,13 @@ class ServerConnection(Connection):
                 skipped.append(token)
         if skipped is not None:
             self._undo(skipped)
+        more = bool(owed)
         self._internal = False
-        if owed:
+        if more:
             while owed and owed[0] == COPY_DONE:
                 owed.popleft()
-            self._internal = bool(owed) and isinstance(owed[0], InternalQuery)
+            more = bool(owed)
+            self._internal = more and isinstance(owed[0], InternalQuery)
         client = self.client
         if ends_preparing and client is not None:
             client.prepared(failed=failed)
@@ -512,7 +518,7 @@ class ServerConnection(Connection):
                 client.unblock()
         elif not answered:
             self._violation(READY_FOR_QUERY)
-        elif not owed or (self.uncertain and self.client is not None):
+        elif not more or (self.uncertain and self.client is not None):
             self._all_answered(internal)
         client = self.client
         if client is not None and client.waits_for_answers and not self._settling:

@@ -14,6 +14,7 @@ cdef class ParseToken:
     cdef public bytes unnamed
     cdef public bytes installed
     cdef public object suspicion
+    cdef public bint begins_request
 
 
 cdef class CloseToken:

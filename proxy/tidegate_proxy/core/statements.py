@@ -79,7 +79,7 @@ class ParseToken:
     `statement` is what the server will then have (None when it had it already, or for one that it shall not keep);
     `undo` is called if the server refuses or skips it; `swallow` keeps the response from the client. Where it is the
     unnamed statement of `unnamed_of`, then `installed` is its body, and `unnamed` and `suspicion` are what it takes the
-    place of: the body, and what that may change.
+    place of: the body, and what that may change; `begins_request`, an error in its place can be of nothing else.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class ParseToken:
         self.unnamed: bytes | None = None
         self.installed: bytes | None = None
         self.suspicion: Suspicion | None = None
+        self.begins_request = False
 
 
 class CloseToken:

@@ -1,3 +1,5 @@
+from cpython.ref cimport PyObject
+
 from tidegate_proxy.core.connection cimport Connection
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -9,14 +11,17 @@ cdef extern from "<sys/epoll.h>" nogil:
 
 cdef enum:
     EVENTS = 256
+    # What one connection brings may be for several.
+    MOST_WRITTEN = 64
 
 
 cdef class Poller:
     cdef object _loop
     # By their file descriptors.
     cdef list _transports
-    # Those that were written to in this round.
-    cdef list _written
+    # Those that were written to in this round; each is referred to.
+    cdef PyObject *_written[MOST_WRITTEN]
+    cdef int _count_written
     cdef bint _in_round
     # What TLS connections have received, and have to send.
     cdef object _incoming

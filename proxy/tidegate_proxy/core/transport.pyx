@@ -18,6 +18,7 @@ import ssl
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 
 from tidegate_proxy.core.connection cimport Connection
@@ -86,7 +87,6 @@ cdef class Poller:
             raise OSError(errno, _strerror(errno))
         self._loop = loop
         self._transports = []
-        self._written = []
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         loop.add_reader(self._fd, self._dispatch)
@@ -140,16 +140,17 @@ cdef class Poller:
 
     cdef _send_written(self):
         cdef DirectTransport transport
-        cdef list written = self._written
-        if not written:
-            return
-        self._written = []
-        for each in written:
-            transport = <DirectTransport> each
+        cdef int number = 0
+        # There may be more of them meanwhile.
+        while number < self._count_written:
+            transport = <DirectTransport> self._written[number]
+            Py_DECREF(transport)
+            number += 1
             try:
                 transport._send_later()
             except Exception as error:
                 self._failed(transport, error)
+        self._count_written = 0
 
     cdef _failed(self, DirectTransport transport, error):
         # As asyncio has it: a protocol's fault ends its connection, and nobody else's.
@@ -180,7 +181,7 @@ cdef class Poller:
                         transport._readable(events)
                     if transport._events & EPOLLOUT and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
                         transport._writable()
-                    if len(self._written) >= WRITTEN:
+                    if self._count_written >= WRITTEN:
                         self._send_written()
             except Exception as error:
                 self._failed(transport, error)
@@ -285,9 +286,11 @@ cdef class DirectTransport:
         if self._lost or len(data) == 0:
             return
         if self._later is None:
-            if self._queued == 0 and self._poller._in_round:
+            if self._queued == 0 and self._poller._in_round and self._poller._count_written < MOST_WRITTEN:
                 self._later = data
-                self._poller._written.append(self)
+                Py_INCREF(self)
+                self._poller._written[self._poller._count_written] = <PyObject *> self
+                self._poller._count_written += 1
                 return
         elif len(self._later) + len(data) <= COALESCED:
             self._later += data

@@ -68,5 +68,6 @@ class Turns:
 
     def close(self) -> None:
         """Give no more turns."""
+        self._queues.clear()
         if self._timer is not None:
             self._timer.cancel()

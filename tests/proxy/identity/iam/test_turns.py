@@ -87,3 +87,21 @@ def test_who_needs_no_turn_any_more_leaves_it_to_the_next() -> None:
         assert began == ["first", "needless", "second"]
 
     run(test())
+
+
+def test_at_the_end_nobody_gets_a_turn_any_more() -> None:
+    async def test() -> None:
+        turns = Turns(None, at_once=1)
+        began: list[str] = []
+
+        def begin(name: str) -> bool:
+            began.append(name)
+            return True
+
+        for name in ("one", "two"):
+            turns.queue(name, partial(begin, name))
+        turns.close()
+        turns.done()
+        assert began == ["one"]
+
+    run(test())
