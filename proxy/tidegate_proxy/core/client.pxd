@@ -10,7 +10,7 @@ from tidegate_proxy.core.statistics cimport Statistics
 from tidegate_proxy.core.transport cimport DirectTransport
 from tidegate_proxy.core.watch cimport SessionWatch
 
-cdef int COPY_DATA, COPY_DONE, COPY_FAIL, BIND, EXECUTE, FLUSH, FUNCTION_CALL, IDLE, QUERY, SYNC, TERMINATE
+cdef int COPY_DATA, COPY_DONE, COPY_FAIL, BIND, DESCRIBE, EXECUTE, FLUSH, FUNCTION_CALL, IDLE, QUERY, SYNC, TERMINATE
 cdef int IN_FAILED_TRANSACTION, PARSE, BEGINS, NAMES_STATEMENT, SHORT, QUERY_AFTER_EXTENDED, _HOLDS_ENOUGH, _SERVER_FULL
 cdef Py_ssize_t MAX_SHORT_MESSAGE, MAX_SPLICED
 cdef bytes FROM_CLIENT
@@ -36,6 +36,7 @@ cdef class ClientConnection(Connection):
     cdef public bint keeps_server
     cdef public bint single_statements
     cdef public bint unsynced
+    cdef public bint behind_others
     cdef public bint write_blocked
     cdef public bint heard
     cdef public bint waiting

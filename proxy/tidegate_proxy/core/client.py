@@ -36,6 +36,7 @@ from tidegate_proxy.protocol.wire import (
     COPY_DATA,
     COPY_DONE,
     COPY_FAIL,
+    DESCRIBE,
     EXECUTE,
     FLUSH,
     FUNCTION_CALL,
@@ -122,6 +123,8 @@ class ClientConnection(Connection):
         self.server: ServerConnection | None = None
         # Extended-protocol messages were sent since the last Sync.
         self.unsynced = False
+        # Bind, Describe or Execute, whose answers nobody here counts, were sent in the request that is not ended yet.
+        self.behind_others = False
         # The client takes less than the server sends.
         self.write_blocked = False
         # Something was received since the last sweep.
@@ -306,7 +309,7 @@ class ClientConnection(Connection):
                 if end > size and size - pos < HOLD_LIMIT:
                     break
                 if kind == SYNC:
-                    self._bound = False
+                    self._bound = self.behind_others = False
                     self.deliver(_READY_FAILED if self._lost_transaction else _READY_IDLE)
                     pos = start = end
                     continue
@@ -344,7 +347,7 @@ class ClientConnection(Connection):
             if kind == QUERY:
                 if end > size and size - pos < HOLD_LIMIT:
                     break
-                self.statements.query_sent(self.unsynced)
+                self.statements.query_sent()
                 server.request += 1
                 if end > size:
                     try:
@@ -378,7 +381,7 @@ class ClientConnection(Connection):
                     start = end
                 else:
                     server.owed.append(self.simple(QUERY))
-                self.unsynced = self._bound = False
+                self.unsynced = self._bound = self.behind_others = False
             elif kind == SYNC:
                 if end > size:
                     break
@@ -387,7 +390,7 @@ class ClientConnection(Connection):
                 else:
                     server.owed.append(SYNC)
                 server.request += 1
-                self.unsynced = self._bound = False
+                self.unsynced = self._bound = self.behind_others = False
             elif traits & NAMES_STATEMENT:
                 if end > size and length <= CARRY_LIMIT:
                     self._needed = end - pos
@@ -404,7 +407,9 @@ class ClientConnection(Connection):
                     return
                 self.unsynced = True
                 if kind == BIND:
-                    self._bound = True
+                    self._bound = self.behind_others = True
+                elif kind == DESCRIBE:
+                    self.behind_others = True
                 if rewritten is not None and size <= MAX_SPLICED and end <= size:
                     data = _scanner.spliced(data, pos, end, rewritten)
                     end = pos + len(rewritten)
@@ -415,7 +420,7 @@ class ClientConnection(Connection):
                     out += (data[start:pos], rewritten)
                     start = limit
             elif kind == EXECUTE:
-                self.unsynced = True
+                self.unsynced = self.behind_others = True
                 server.executes += 1
             elif kind == FUNCTION_CALL:
                 try:
@@ -429,7 +434,7 @@ class ClientConnection(Connection):
                 server.owed.append(self.simple(FUNCTION_CALL))
                 server.request += 1
                 self.watch.function_call(data[pos + 5 : pos + 9])
-                self.unsynced = self._bound = False
+                self.unsynced = self._bound = self.behind_others = False
             elif kind in (COPY_DONE, COPY_FAIL):
                 # Outside of any request the server drops it without a word.
                 if self.unsynced:
@@ -524,7 +529,7 @@ class ClientConnection(Connection):
 
     def prepared(self, *, failed: bool) -> None:
         """The server has answered everything before the Flush; after an error, the rest of the request is dropped."""
-        self.unsynced = False
+        self.unsynced = self.behind_others = False
         self._discarding = failed
 
     def _wait_for_answers(
@@ -679,7 +684,7 @@ class ClientConnection(Connection):
         if requests:
             self.deliver((answer + (_READY_FAILED if self._lost_transaction else _READY_IDLE)) * requests)
         if self.unsynced:
-            self.unsynced = False
+            self.unsynced = self.behind_others = False
             self._discarding = True
             self.deliver(answer)
         elif in_transaction and not requests:

@@ -17,15 +17,19 @@ cdef class ClientStatements:
     cdef dict _named
     cdef dict _fresh
     cdef bytes _unnamed
-    cdef bytes _before_query
+    cdef object _latest
+    cdef Py_ssize_t _latest_request
+    cdef bytes _settled
+    cdef object _settled_suspicion
     cdef object _unnamed_suspicion
     cdef Statement _stand_in
     cdef ParseToken _again
     cdef public bint unnamed_there
 
-    cpdef query_sent(self, bint may_be_passed_over)
+    cpdef query_sent(self)
+    cpdef query_answered(self)
     @cython.locals(body=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement,
-                   before=bytes, message=bytes, out=list)
+                   token=ParseToken, before=bytes, message=bytes, out=list)
     cpdef bytes rewrite(
         self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end
     )
@@ -43,6 +47,8 @@ cdef class ClientStatements:
     cdef bint _is_there(self, ServerConnection server, Statement statement) except -1
     cdef _used(self, ServerConnection server, Statement statement)
     @cython.locals(token=ParseToken)
-    cdef ParseToken _replaced_unnamed(self, ServerConnection server, bytes body)
+    cdef ParseToken _of_unnamed(self, ServerConnection server, bytes body, object suspicion)
+    cdef _expect(self, ServerConnection server, ParseToken token)
+    cpdef parsed(self, ParseToken token)
     cdef bint _is_doubtful(self, ServerConnection server, Statement statement) except -1
     cdef _parse_on(self, ServerConnection server, Statement statement, list out, ParseToken token)

@@ -73,13 +73,17 @@ class ClientStatements:
         # The body of the latest Parse without a name, and whether the present server connection has it.
         self._unnamed: bytes | None = None
         self._unnamed_suspicion: Suspicion | None = None
+        self.unnamed_there = False
+        # What is owed for the latest that it depends on, in the request of that number.
+        self._latest: ParseToken | CloseToken | None = None
+        self._latest_request = 0
+        # The same as by what has been answered: where the latest is passed over, it is this one still.
+        self._settled: bytes | None = None
+        self._settled_suspicion: Suspicion | None = None
         # What is owed for a Parse of the same once more, which is plain and has come twice in a row.
         self._again: ParseToken | None = None
         # The named one that does for it, where clients send it again and again.
         self._stand_in: Statement | None = None
-        # The one that a Query destroys unless the server passes over it.
-        self._before_query: bytes | None = None
-        self.unnamed_there = False
 
     @property
     def count(self) -> int:
@@ -92,14 +96,17 @@ class ClientStatements:
         body = self._unnamed if not name else statement.body if statement is not None else None
         return body.partition(b"\0")[0] if body is not None else None
 
-    def query_sent(self, may_be_passed_over: bool) -> None:
+    def query_sent(self) -> None:
         """A simple query destroys the unnamed statement."""
-        self._before_query = self._unnamed if may_be_passed_over else None
-        self._unnamed = self._stand_in = None
+        self._unnamed = self._stand_in = self._latest = None
+
+    def query_answered(self) -> None:
+        """The server has read it."""
+        self._settled = None
 
     def query_passed_over(self) -> None:
         """The server has not read it."""
-        self._unnamed = self._before_query
+        self._unsettle()
 
     def rewrite(self, server: ServerConnection, kind: int, data: bytes, pos: int, limit: int, end: int) -> bytes | None:
         """What goes to the server in place of a message that names a statement, or None: as it is.
@@ -127,8 +134,22 @@ class ClientStatements:
         if name_end < 0:
             raise ClientProtocolError("invalid string in message")
         name = _scanner.cut(data, name_at, name_end) if name_at < name_end else b""
-        if self._fresh:
-            self._see_that_it_is_parsed(server, name)
+        if name:
+            if self._fresh:
+                self._see_that_it_is_parsed(server, name)
+        elif self._latest is not None and self._latest_request != server.request:
+            # It depends on the end of an earlier request which statement this is.
+            if self._latest in server.owed:
+                raise AnswersFirst
+            self._latest = None
+        if name and self._watch.keeps_server:
+            # All of this has the client's own names.
+            if kind == CLOSE:
+                self._named.pop(name, None)
+                server.owed.append(CloseToken())
+            elif kind == BIND:
+                self._statistics.binds += 1
+            return None
         if kind == CLOSE:
             return self._close_statement(server, name)
         if not name and self._stand_in is None:
@@ -140,8 +161,10 @@ class ClientStatements:
                 # There may be somebody else's.
                 return _scanner.renamed(data, pos, limit, end, name_at, name_end, NOBODYS)
             # The unnamed statement of an earlier transaction, on another server connection.
+            token = self._of_unnamed(server, self._unnamed, self._unnamed_suspicion)
+            token.swallow = True
             self.unnamed_there = True
-            server.owed.append(ParseToken(swallow=True))
+            self._expect(server, token)
             return _parse_message(b"", self._unnamed) + data[pos:limit]
         statement = self._named.get(name) if name else self._stand_in
         if statement is None:
@@ -172,12 +195,14 @@ class ClientStatements:
             and self._unnamed_suspicion is None
             and _scanner.is_at(data, pos + 6, end, self._unnamed)
             and data[pos + 5] == 0
-            and not (self._fresh or server.owner.reuse_after)
+            and not server.owner.reuse_after
+            and server.client is not None
+            and not server.client.unsynced
             # With an answer that is still to come, one token would stand for two.
             and not server.owed
         ):
-            server.owed.append(again)
             self.unnamed_there = True
+            self._expect(server, again)
             return None
         name_end = pos + 5 if pos + 5 < limit and data[pos + 5] == 0 else _scanner.find_nul(data, pos + 5, limit)
         sql_end = _scanner.find_nul(data, name_end + 1, limit) if name_end >= 0 else -1
@@ -190,18 +215,15 @@ class ClientStatements:
             self._watch.suspect(Suspicion(pins=frozenset({LONG})))
             server.owed.append(ParseToken())
             if not name:
-                self._unnamed = self._stand_in = None
+                self._unnamed = self._settled = self._stand_in = self._latest = None
                 self._unnamed_suspicion = None
                 self.unnamed_there = True
             return ahead + data[pos:limit] if ahead else None
-        if self._fresh:
-            if name:
-                self._see_that_it_is_parsed(server, name)
-            else:
-                self._fresh.pop(name, None)
+        if self._fresh and name:
+            self._see_that_it_is_parsed(server, name)
         body = _scanner.cut(data, name_end + 1, end)
         if not name and _scanner.looks_plain(data, name_end + 1, sql_end):
-            token = self._replaced_unnamed(server, body)
+            token = self._of_unnamed(server, body, None)
             comes_again = self._unnamed_suspicion is None and self._unnamed == body
             self._unnamed = body
             self._unnamed_suspicion = None
@@ -209,11 +231,13 @@ class ClientStatements:
                 self._stand_in = reused
                 self.unnamed_there = False
                 return self._parse_as(server, name, reused, token)
-            # Not this token: if what it stands for is refused, what was there before comes back.
-            self._again = self._replaced_unnamed(server, body) if comes_again else None
-            server.owed.append(token)
+            self._again = None
+            if comes_again:
+                self._again = self._of_unnamed(server, body, None)
+                self._again.begins_request = True
             self._stand_in = None
             self.unnamed_there = True
+            self._expect(server, token)
             return None
         text = data[name_end + 1 : sql_end]
         suspect = is_suspect(text)
@@ -224,7 +248,7 @@ class ClientStatements:
         if not name:
             out = [before] if before else []
             sent = self.by_server_name(server, text, out, apart=False) if suspect else text
-            server.owed.append(self._replaced_unnamed(server, body))
+            self._expect(server, self._of_unnamed(server, body, suspicion))
             self._unnamed = body
             self._stand_in = None
             self._unnamed_suspicion = suspicion
@@ -234,7 +258,7 @@ class ClientStatements:
             elif out:
                 out.append(data[pos:end])
             return b"".join(out) if out else None
-        if name in self._named:
+        if name in self._named and not self._watch.keeps_server:
             # The server itself shall say that the name is taken, under the name that the client knows.
             server.owed.append(ParseToken(swallow=True))
             server.owed.append(ParseToken())
@@ -243,8 +267,13 @@ class ClientStatements:
             server.stray_names.append(name)
             taken = _parse_message(name, _ANY_STATEMENT)
             return before + taken + taken
-        self._named[name] = statement = self._statement(server, body, suspicion)
         self._statistics.client_parses += 1
+        if self._watch.keeps_server:
+            # What the server makes of it is what the client has, under the client's own name.
+            self._named[name] = Statement(name, body, None, suspicion)
+            server.owed.append(ParseToken())
+            return before or None
+        self._named[name] = statement = self._statement(server, body, suspicion)
         return before + self._parse_as(server, name, statement, ParseToken(undo=partial(self.forget, name)))
 
     def _reused(self, server: ServerConnection, body: bytes) -> Statement | None:
@@ -279,7 +308,10 @@ class ClientStatements:
     def _parse_as(self, server: ServerConnection, name: bytes, statement: Statement, token: ParseToken) -> bytes:
         """What becomes of a Parse of the client's under this name, whose answer is owed by the token."""
         # Whoever binds it in a later request, while this one may still fail, has to know which it is.
-        self._fresh[name] = (token, server.request)
+        if name:
+            self._fresh[name] = (token, server.request)
+        else:
+            self._latest, self._latest_request = token, server.request
         if self._is_there(server, statement):
             self.unnamed_there = False
             server.owed.append(token)
@@ -372,18 +404,23 @@ class ClientStatements:
             del server.prepared[statement.name]
             server.prepared[statement.name] = statement
 
-    def _replaced_unnamed(self, server: ServerConnection, body: bytes) -> ParseToken:
-        """What is owed for a Parse that takes the unnamed statement's place by this body."""
+    def _of_unnamed(self, server: ServerConnection, body: bytes, suspicion: Suspicion | None) -> ParseToken:
+        """What is owed for a Parse that makes this the unnamed statement."""
         # Made for each extended query: calling the class takes twice as long where this is compiled.
         token = ParseToken.__new__(ParseToken)
         token.statement = token.undo = None
         token.swallow = False
         token.unnamed_of = self
-        token.unnamed = self._unnamed
         token.installed = body
-        token.suspicion = self._unnamed_suspicion
-        token.begins_request = server.client is not None and not server.client.unsynced
+        token.suspicion = suspicion
+        token.begins_request = server.client is not None and not server.client.behind_others
         return token
+
+    def _expect(self, server: ServerConnection, token: ParseToken) -> None:
+        """An answer is owed upon which the unnamed statement depends."""
+        self._latest = token
+        self._latest_request = server.request
+        server.owed.append(token)
 
     def _see_that_it_is_parsed(self, server: ServerConnection, name: bytes) -> None:
         """Raises AnswersFirst while it depends on the end of an earlier request whose the name is."""
@@ -409,31 +446,41 @@ class ClientStatements:
         self._statistics.server_parses += 1
         out.append(_parse_message(statement.name, statement.body))
 
+    def parsed(self, token: ParseToken) -> None:
+        """The server has this unnamed statement now."""
+        self._settled = token.installed
+        self._settled_suspicion = token.suspicion
+
+    def closed(self) -> None:
+        """The server has no unnamed statement any more."""
+        self._settled = None
+
     def refused(self, token: ParseToken) -> None:
-        """The server has not taken the Parse of an unnamed statement, and has none now."""
-        # Unless another one has come since.
-        if self._unnamed is token.installed:
-            self.restore_unnamed(None, None)
-        if self._before_query is token.installed:
-            self._before_query = None
+        """The server has not taken an unnamed statement, and has none now; it will pass over what comes behind it."""
+        # One that was prepared again, which the client has still, is looked at by the server only when it is used.
+        if not token.swallow:
+            self._settled = None
 
-    def unparsed(self, token: ParseToken) -> None:
-        """The Parse of an unnamed statement was passed over, or refused."""
-        # Unless another one has come since, in a request of its own.
-        if self._unnamed is token.installed:
-            self.restore_unnamed(token.unnamed, token.suspicion)
+    def passed_over(self, token: ParseToken | CloseToken) -> None:
+        """A Parse or a Close of the unnamed statement was passed over, or refused."""
+        # Unless another has come since, in a request of its own.
+        if self._latest is token:
+            self._unsettle()
 
-    def restore_unnamed(self, body: bytes | None, suspicion: Suspicion | None) -> None:
-        """What took the place of the unnamed statement was refused or passed over."""
-        self._unnamed, self._unnamed_suspicion, self.unnamed_there = body, suspicion, False
-        self._stand_in = None
+    def _unsettle(self) -> None:
+        self._unnamed = self._settled
+        self._unnamed_suspicion = self._settled_suspicion
+        self._stand_in = self._latest = None
+        self.unnamed_there = False
 
     def _close_statement(self, server: ServerConnection, name: bytes) -> bytes | None:
         statement = self._named.pop(name, None) if name else None
         if statement is None:
-            restore = None if name else partial(self.restore_unnamed, self._unnamed, self._unnamed_suspicion)
-            server.owed.append(CloseToken(undo=restore))
+            token = CloseToken()
+            server.owed.append(token)
             if not name:
+                token.unnamed_of = self
+                self._latest, self._latest_request = token, server.request
                 self._unnamed = self._stand_in = None
             # Nobody's own: what the proxy has prepared here under such a name is for everybody.
             return _CLOSE_NOTHING if name.startswith(NAME_PREFIX) else None

@@ -320,6 +320,8 @@ class ServerConnection(Connection):
                 return False
             parsed = token
             statement = parsed.statement
+            if parsed.unnamed_of is not None and self.client is not None:
+                self.client.statements.parsed(parsed)
             if statement is not None:
                 self.unconfirmed.pop(statement.name, None)
                 if not statement.private:
@@ -331,6 +333,8 @@ class ServerConnection(Connection):
             if not isinstance(token, CloseToken):
                 self._violation(kind)
                 return False
+            if token.unnamed_of is not None:
+                token.unnamed_of.closed()
             return not token.swallow
         elif kind == ERROR_RESPONSE:
             return self._read_error(body)
@@ -387,7 +391,7 @@ class ServerConnection(Connection):
             self.fatal.hint = self.fatal.hint or ConnectionLostError.default_hint
             return False
         if not self._internal:
-            if self.owed and not (self._failed or self._settling):
+            if self.owed and not (self._failed or self._settling or in_copy or self.uncertain):
                 refused = self.owed[0]
                 if isinstance(refused, ParseToken) and refused.unnamed_of is not None and refused.begins_request:
                     refused.unnamed_of.refused(refused)
@@ -459,6 +463,8 @@ class ServerConnection(Connection):
             if passed_over and client is not None:
                 # It came after what was skipped, so it is taken back first.
                 client.statements.query_passed_over()
+            elif self._held_ready and client is not None:
+                client.statements.query_answered()
             # Whatever was still thought to be owed was skipped.
             self._undo([token for token in owed if isinstance(token, (ParseToken, CloseToken))])
             if self._held_ready:
@@ -485,8 +491,11 @@ class ServerConnection(Connection):
                     if request == FLUSH:
                         ends_preparing = True
                         self.ends_preparing = False
-                    elif request == QUERY_AFTER_EXTENDED:
-                        self.ends_pipeline = True
+                    elif request in (QUERY, QUERY_AFTER_EXTENDED):
+                        if self.client is not None:
+                            self.client.statements.query_answered()
+                        if request == QUERY_AFTER_EXTENDED:
+                            self.ends_pipeline = True
                     if self.deallocating:
                         self.deallocating.clear()
                     break
@@ -561,8 +570,8 @@ class ServerConnection(Connection):
                 self.unconfirmed.pop(token.statement.name, None)
             if token.undo is not None:
                 token.undo()
-            elif isinstance(token, ParseToken) and token.unnamed_of is not None:
-                token.unnamed_of.unparsed(token)
+            elif token.unnamed_of is not None:
+                token.unnamed_of.passed_over(token)
 
     def _all_answered(self, internal: bool) -> None:
         self._copy_syncs_dropped = False

@@ -11,7 +11,6 @@ cdef class ParseToken:
     cdef public bint swallow
     cdef public object undo
     cdef public object unnamed_of
-    cdef public bytes unnamed
     cdef public bytes installed
     cdef public object suspicion
     cdef public bint begins_request
@@ -20,6 +19,7 @@ cdef class ParseToken:
 cdef class CloseToken:
     cdef public bint swallow
     cdef public object undo
+    cdef public object unnamed_of
 
 
 cdef class InternalQuery:

@@ -78,8 +78,8 @@ class ParseToken:
 
     `statement` is what the server will then have (None when it had it already, or for one that it shall not keep);
     `undo` is called if the server refuses or skips it; `swallow` keeps the response from the client. Where it is the
-    unnamed statement of `unnamed_of`, then `installed` is its body, and `unnamed` and `suspicion` are what it takes the
-    place of: the body, and what that may change; `begins_request`, an error in its place can be of nothing else.
+    unnamed statement of `unnamed_of`, then `installed` is its body, `suspicion` what running it may change, and
+    `begins_request` says that an error in its place can be of nothing else.
     """
 
     def __init__(
@@ -89,18 +89,18 @@ class ParseToken:
         self.swallow = swallow
         self.undo = undo
         self.unnamed_of: ClientStatements | None = None
-        self.unnamed: bytes | None = None
         self.installed: bytes | None = None
         self.suspicion: Suspicion | None = None
         self.begins_request = False
 
 
 class CloseToken:
-    """A CloseComplete that is owed; `undo` and `swallow` as with ParseToken."""
+    """A CloseComplete that is owed; `undo`, `swallow` and `unnamed_of` as with ParseToken."""
 
     def __init__(self, *, swallow: bool = False, undo: Callable[[], None] | None = None) -> None:
         self.swallow = swallow
         self.undo = undo
+        self.unnamed_of: ClientStatements | None = None
 
 
 class InternalQuery:

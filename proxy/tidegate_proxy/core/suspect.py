@@ -35,7 +35,6 @@ LONG: Final = "long statement"
 MEANINGLESS: Final = frozenset(
     {
         "application_name",
-        "extra_float_digits",
         "idle_in_transaction_session_timeout",
         "lock_timeout",
         "statement_timeout",

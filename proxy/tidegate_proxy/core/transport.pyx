@@ -141,16 +141,21 @@ cdef class Poller:
     cdef _send_written(self):
         cdef DirectTransport transport
         cdef int number = 0
-        # There may be more of them meanwhile.
-        while number < self._count_written:
-            transport = <DirectTransport> self._written[number]
-            Py_DECREF(transport)
-            number += 1
-            try:
-                transport._send_later()
-            except Exception as error:
-                self._failed(transport, error)
-        self._count_written = 0
+        try:
+            # There may be more of them meanwhile.
+            while number < self._count_written:
+                transport = <DirectTransport> self._written[number]
+                number += 1
+                Py_DECREF(transport)
+                try:
+                    transport._send_later()
+                except Exception as error:
+                    self._failed(transport, error)
+        finally:
+            while number < self._count_written:
+                Py_DECREF(<DirectTransport> self._written[number])
+                number += 1
+            self._count_written = 0
 
     cdef _failed(self, DirectTransport transport, error):
         # As asyncio has it: a protocol's fault ends its connection, and nobody else's.

@@ -113,6 +113,37 @@ def test_a_parameter_that_a_function_sets_in_the_transaction(start_proxy: StartP
         assert ask(two, b"d", DATE) == b"2"
 
 
+@pytest.mark.parametrize("how", ["SET LOCAL extra_float_digits = 0", "SET extra_float_digits = 0"])
+def test_how_many_digits_a_number_has_is_a_part_of_what_a_text_means(narrow_proxy: ProxyProcess, how: str) -> None:
+    # As a constant it is made into text once, when the plan is made.
+    number = b"SELECT (0.1::float8 + 0.2::float8)::text"
+    with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
+        one.query("BEGIN")
+        one.query(how)
+        assert ask(one, b"n", number) == b"0.3"
+        one.query("COMMIT")
+        assert ask(two, b"n", number) == b"0.30000000000000004"
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_sql_knows_statements_by_the_clients_name(start_proxy: StartProxy, mode: str) -> None:
+    proxy = start_proxy(default_pool_size=1, pool_mode=mode)
+    for _ in range(2):
+        with RawClient(proxy.parameters) as one:
+            for _ in range(2):
+                assert ask(one, b"s", b"SELECT 7") == b"7"
+                assert [body[6:] for kind, body in one.query("EXECUTE s") if kind == "D"] == [b"7"]
+                one.send(parse(b"s", b"SELECT 8") + encode.sync())
+                assert one.error_until()["C"] == "42P05"
+                one.query("DEALLOCATE s")
+                one.send(bind(b"", b"s") + encode.sync())
+                assert one.error_until()["C"] == "26000"
+            assert ask(one, b"s", b"SELECT 9") == b"9"
+            one.send(encode.close_statement(b"s") + encode.sync())
+            assert one.kinds_until() == "3Z"
+            assert ask(one, b"s", b"SELECT 10") == b"10"
+
+
 def test_a_local_timeout_keeps_no_statement_from_being_shared(narrow_proxy: ProxyProcess) -> None:
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
         assert ask(one, b"d", DATE) == b"2"
