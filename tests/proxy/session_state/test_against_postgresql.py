@@ -290,7 +290,7 @@ REQUESTS = st.one_of(
 
 
 @pytest.mark.parametrize("after", [0, 1])
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, database=None, deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
 @given(script=st.lists(REQUESTS, min_size=2, max_size=7))
 def test_random_pipelines_are_as_on_postgresql(
     pipeline_proxies: dict[int, ProxyProcess], after: int, script: list[tuple[str, bytes]]
