@@ -29,7 +29,7 @@ cdef class ClientStatements:
     cpdef query_sent(self)
     cpdef query_answered(self)
     @cython.locals(body=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement,
-                   token=ParseToken, before=bytes, message=bytes, out=list)
+                   again=bytes, before=bytes, message=bytes, out=list)
     cpdef bytes rewrite(
         self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end
     )
@@ -48,6 +48,8 @@ cdef class ClientStatements:
     cdef _used(self, ServerConnection server, Statement statement)
     @cython.locals(token=ParseToken)
     cdef ParseToken _of_unnamed(self, ServerConnection server, bytes body, object suspicion)
+    @cython.locals(token=ParseToken)
+    cdef bytes _unnamed_again(self, ServerConnection server, bytes body)
     cdef _expect(self, ServerConnection server, ParseToken token)
     cpdef parsed(self, ParseToken token)
     cdef bint _is_doubtful(self, ServerConnection server, Statement statement) except -1

@@ -153,19 +153,23 @@ class ClientStatements:
         if kind == CLOSE:
             return self._close_statement(server, name)
         if not name and self._stand_in is None:
-            if kind == BIND and self._unnamed_suspicion is not None:
-                self._watch.bound(self._unnamed_suspicion, data, name_end, end)
+            again = b""
+            suspicion = self._unnamed_suspicion
+            if kind == BIND and suspicion is not None:
+                if suspicion.forgets and self._latest_request != server.request:
+                    # What it deallocates is looked up as it is prepared, and is forgotten at the end of that request.
+                    self.unnamed_there = False
+                if not self.unnamed_there and self._unnamed is not None:
+                    again = self._unnamed_again(server, self._unnamed)
+                self._watch.bound(suspicion, data, name_end, end)
+            elif not self.unnamed_there and self._unnamed is not None:
+                again = self._unnamed_again(server, self._unnamed)
+            if again:
+                return again + data[pos:limit]
             if self.unnamed_there:
                 return None
-            if self._unnamed is None:
-                # There may be somebody else's.
-                return _scanner.renamed(data, pos, limit, end, name_at, name_end, NOBODYS)
-            # The unnamed statement of an earlier transaction, on another server connection.
-            token = self._of_unnamed(server, self._unnamed, self._unnamed_suspicion)
-            token.swallow = True
-            self.unnamed_there = True
-            self._expect(server, token)
-            return _parse_message(b"", self._unnamed) + data[pos:limit]
+            # There may be somebody else's.
+            return _scanner.renamed(data, pos, limit, end, name_at, name_end, NOBODYS)
         statement = self._named.get(name) if name else self._stand_in
         if statement is None:
             # It may have been prepared by SQL.
@@ -213,11 +217,13 @@ class ClientStatements:
             # Too long to be carried from server to server: it goes as it is, and the client stays with it.
             ahead = self._watch.sequences.taken(server)
             self._watch.suspect(Suspicion(pins=frozenset({LONG})))
-            server.owed.append(ParseToken())
             if not name:
-                self._unnamed = self._settled = self._stand_in = self._latest = None
+                self._unnamed = self._stand_in = None
                 self._unnamed_suspicion = None
                 self.unnamed_there = True
+                self._expect(server, self._of_unnamed(server, None, None))
+            else:
+                server.owed.append(ParseToken())
             return ahead + data[pos:limit] if ahead else None
         if self._fresh and name:
             self._see_that_it_is_parsed(server, name)
@@ -327,7 +333,7 @@ class ClientStatements:
         Parameters: what must go before the text is appended to `out`; `apart`, as a request of its own.
         Returns: the text to send instead. Raises: AnswersFirst, before anything was done.
         """
-        if server.copy_in or not (self._named or NAME_PREFIX in text):
+        if self._watch.keeps_server or server.copy_in or not (self._named or NAME_PREFIX in text):
             return text
         found = references(text, server.reads_standard_strings)
         for reference in found:
@@ -404,9 +410,10 @@ class ClientStatements:
             del server.prepared[statement.name]
             server.prepared[statement.name] = statement
 
-    def _of_unnamed(self, server: ServerConnection, body: bytes, suspicion: Suspicion | None) -> ParseToken:
+    def _of_unnamed(self, server: ServerConnection, body: bytes | None, suspicion: Suspicion | None) -> ParseToken:
         """What is owed for a Parse that makes this the unnamed statement."""
-        # Made for each extended query: calling the class takes twice as long where this is compiled.
+        # A body of None is one too long to be kept. Made for each extended query: calling the class takes twice as long
+        # where this is compiled.
         token = ParseToken.__new__(ParseToken)
         token.statement = token.undo = None
         token.swallow = False
@@ -415,6 +422,21 @@ class ClientStatements:
         token.suspicion = suspicion
         token.begins_request = server.client is not None and not server.client.behind_others
         return token
+
+    def _unnamed_again(self, server: ServerConnection, body: bytes) -> bytes:
+        """Prepare the unnamed statement of an earlier transaction on another server connection.
+
+        Raises: AnswersFirst, before anything was done.
+        """
+        out: list[bytes] = []
+        text, nul, types = body.partition(b"\0")
+        sent = self.by_server_name(server, text, out, apart=False) + nul + types if is_suspect(text) else body
+        token = self._of_unnamed(server, body, self._unnamed_suspicion)
+        token.swallow = True
+        self.unnamed_there = True
+        self._expect(server, token)
+        out.append(_parse_message(b"", sent))
+        return b"".join(out)
 
     def _expect(self, server: ServerConnection, token: ParseToken) -> None:
         """An answer is owed upon which the unnamed statement depends."""
@@ -466,6 +488,14 @@ class ClientStatements:
         # Unless another has come since, in a request of its own.
         if self._latest is token:
             self._unsettle()
+
+    def server_lost(self, *, with_query: bool) -> None:
+        """What the server still owed is not going to be answered. Parameters: `with_query`, a Query was among it."""
+        if with_query:
+            self._settled = None
+        # It may be owed by a connection that was taken away and goes on without its client.
+        self._again = None
+        self._unsettle()
 
     def _unsettle(self) -> None:
         self._unnamed = self._settled

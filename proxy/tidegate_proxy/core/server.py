@@ -333,7 +333,7 @@ class ServerConnection(Connection):
             if not isinstance(token, CloseToken):
                 self._violation(kind)
                 return False
-            if token.unnamed_of is not None:
+            if token.unnamed_of is not None and self.client is not None:
                 token.unnamed_of.closed()
             return not token.swallow
         elif kind == ERROR_RESPONSE:
@@ -391,7 +391,11 @@ class ServerConnection(Connection):
             self.fatal.hint = self.fatal.hint or ConnectionLostError.default_hint
             return False
         if not self._internal:
-            if self.owed and not (self._failed or self._settling or in_copy or self.uncertain):
+            if (
+                self.client is not None
+                and self.owed
+                and not (self._failed or self._settling or in_copy or self.uncertain)
+            ):
                 refused = self.owed[0]
                 if isinstance(refused, ParseToken) and refused.unnamed_of is not None and refused.begins_request:
                     refused.unnamed_of.refused(refused)
@@ -553,6 +557,7 @@ class ServerConnection(Connection):
         self._probed = 0
         if self.client is not None:
             self.client.block()
+            self.client.statements.unnamed_there = False
         self.transport.write(_PROBE)
 
     def _ready_while_probed(self, message: bytes) -> None:
@@ -861,5 +866,14 @@ class ServerConnection(Connection):
         requests: int | None = None
         if not (self.uncertain or self._settling):
             requests = sum(1 for token in self.owed if isinstance(token, int) and token not in _NO_REQUEST)
-        self._undo([token for token in self.owed if isinstance(token, (ParseToken, CloseToken))])
+        owed = list(self.owed)
+        self._undo([token for token in owed if isinstance(token, (ParseToken, CloseToken))])
+        client.statements.server_lost(with_query=QUERY in owed or QUERY_AFTER_EXTENDED in owed)
+        # If it goes on without its client, for whom all of this never happened, then nothing of it is the client's.
+        self.owed.clear()
+        for token in owed:
+            if isinstance(token, ParseToken):
+                self.owed.append(ParseToken(token.statement))
+            else:
+                self.owed.append(CloseToken() if isinstance(token, CloseToken) else token)
         client.server_lost(error, requests, in_transaction=self.status != IDLE, mid_message=self.is_mid_message())

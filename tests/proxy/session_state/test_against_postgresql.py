@@ -21,6 +21,7 @@ BAD = encode.message(wire.COPY_DATA, b"no number\n")
 SET = Q("SET work_mem TO '77MB'")
 NOBODY = bind(b"", b"nobody")
 """An error."""
+LONG = b"SELECT 2 /*" + b"x" * 2_000_000 + b"*/"
 CLOSE_PORTAL = encode.message(wire.CLOSE, b"P\0")
 
 
@@ -199,6 +200,27 @@ SCRIPTS = {
         parse(b"", b"SELECT * FROM gone") + S,
         bind() + execute() + S,
     ],
+    "unnamed EXECUTE, bound in a later transaction": [
+        parse(b"s", b"SELECT 1") + S,
+        parse(b"", b"EXECUTE s") + S,
+        bind() + execute() + S,
+        bind() + execute() + S,
+    ],
+    "unnamed DEALLOCATE, bound in a later request": [
+        parse(b"s", b"SELECT 1") + S,
+        Q("BEGIN"),
+        parse(b"", b"DEALLOCATE s") + S,
+        bind() + execute() + S,
+        bind(b"", b"s") + S,
+        Q("ROLLBACK"),
+        parse(b"s", b"SELECT 2") + S,
+        bind(b"", b"s") + execute() + S,
+    ],
+    "long unnamed Parse, and one that is skipped": [
+        parse(b"", b"SELECT 1") + S + parse(b"", LONG) + S,
+        bind() + execute() + S,
+        NOBODY + parse(b"", LONG) + S,
+    ],
     "unnamed Parse behind COPY that fails": [
         parse(b"", b"SELECT 5") + S,
         run(b"COPY ints FROM STDIN") + S + BAD + parse(b"", b"SELECT 1") + S,
@@ -312,11 +334,12 @@ def pipeline_proxies(start_proxy: StartProxy) -> dict[int, ProxyProcess]:
     return {after: start_proxy(default_pool_size=2, reuse_unnamed_statements_after=after) for after in (0, 1)}
 
 
-def test_nobody_runs_another_clients_unnamed_statement(narrow_proxy: ProxyProcess) -> None:
+@pytest.mark.parametrize("text", [b"SELECT 'of one'", LONG])
+def test_nobody_runs_another_clients_unnamed_statement(narrow_proxy: ProxyProcess, text: bytes) -> None:
     with RawClient(narrow_proxy.parameters) as one, RawClient(narrow_proxy.parameters) as two:
         two.send(parse(b"", b"SELECT 'of two'") + S)
         two.read_until()
-        one.send(NOBODY + parse(b"", b"SELECT 'of one'") + S + bind() + execute() + S)
+        one.send(NOBODY + parse(b"", text) + S + bind() + execute() + S)
         assert one.kinds_until() == "EZ"
         assert one.error_until("E")["C"] == "26000"
 

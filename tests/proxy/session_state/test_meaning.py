@@ -135,7 +135,10 @@ def test_sql_knows_statements_by_the_clients_name(start_proxy: StartProxy, mode:
                 assert [body[6:] for kind, body in one.query("EXECUTE s") if kind == "D"] == [b"7"]
                 one.send(parse(b"s", b"SELECT 8") + encode.sync())
                 assert one.error_until()["C"] == "42P05"
-                one.query("DEALLOCATE s")
+                one.send(parse(b"", b"EXECUTE s") + bind() + execute() + encode.sync())
+                assert one.kinds_until() == "12DCZ"
+                one.send(parse(b"", b"DEALLOCATE s") + bind() + execute() + encode.sync())
+                assert one.kinds_until() == "12CZ"
                 one.send(bind(b"", b"s") + encode.sync())
                 assert one.error_until()["C"] == "26000"
             assert ask(one, b"s", b"SELECT 9") == b"9"
