@@ -250,6 +250,34 @@ def test_frozen_processes_hold_nothing_beyond_their_deadlines(start_proxy: Start
             process.communicate()
 
 
+def test_late_answers_of_a_frozen_server_are_not_the_clients_any_more(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(default_pool_size=2)
+    again = parse(b"", b"SELECT * FROM gone") + S
+    with RawClient(proxy.parameters) as one, RawClient(proxy.database.parameters) as direct:
+        one.query("CREATE TABLE gone AS SELECT 7")
+        pid = int(values(one, "SELECT pg_backend_pid()")[0])
+        for _ in range(3):
+            one.send(again)
+            assert one.kinds_until() == "1Z"
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            # Which no server sees: the client's statement stays what it is.
+            one.query("SET tidegate.deadline_ms = 1000")
+            one.send(again)
+            assert error_of(one.read_until()) == PASSED
+            # By another server connection.
+            one.send(again)
+            assert one.kinds_until() == "1Z"
+            direct.query("DROP TABLE gone")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        busy = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND (state <> 'idle' OR query ~ 'gone')"
+        eventually(lambda: not values(direct, busy), what="the end of what was cut off")
+        # The statement is still there, and is looked at: the frozen server has refused it, and nobody cares.
+        one.send(bind() + execute() + S)
+        assert error_of(one.read_until()) == b"42P01"
+
+
 def test_each_one_that_has_ended_something_is_counted(start_proxy: StartProxy) -> None:
     proxy = start_proxy(default_pool_size=1, http_port=0)
     (counter,) = [metric.prometheus for metric in METRICS if metric.name == "DeadlineCancels"]
