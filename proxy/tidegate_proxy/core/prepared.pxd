@@ -29,12 +29,13 @@ cdef class ClientStatements:
     cpdef query_sent(self)
     cpdef query_answered(self)
     @cython.locals(body=Py_ssize_t, name_at=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement,
-                   again=bytes, before=bytes, message=bytes, out=list)
+                   again=bytes, was_there=bint, before=bytes, message=bytes, out=list)
     cpdef bytes rewrite(
         self, ServerConnection server, int kind, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end
     )
     @cython.locals(name_end=Py_ssize_t, sql_end=Py_ssize_t, name=bytes, body=bytes, text=bytes, sent=bytes,
                    statement=Statement, reused=Statement, token=ParseToken, again=ParseToken, comes_again=bint,
+                   keeps_server=bint,
                    before=bytes, ahead=bytes, out=list)
     cdef bytes _parse(self, ServerConnection server, bytes data, Py_ssize_t pos, Py_ssize_t limit, Py_ssize_t end)
     @cython.locals(context=bytes, key=tuple)
@@ -50,7 +51,7 @@ cdef class ClientStatements:
     cdef ParseToken _of_unnamed(self, ServerConnection server, bytes body, object suspicion)
     @cython.locals(token=ParseToken)
     cdef bytes _unnamed_again(self, ServerConnection server, bytes body)
-    cdef _expect(self, ServerConnection server, ParseToken token)
+    cdef _expect(self, ServerConnection server, object token)
     cpdef parsed(self, ParseToken token)
     cdef bint _is_doubtful(self, ServerConnection server, Statement statement) except -1
     cdef _parse_on(self, ServerConnection server, Statement statement, list out, ParseToken token)

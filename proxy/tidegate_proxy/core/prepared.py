@@ -142,7 +142,7 @@ class ClientStatements:
             if self._latest in server.owed:
                 raise AnswersFirst
             self._latest = None
-        if name and self._watch.keeps_server:
+        if name and server.client is not None and server.client.keeps_server:
             # All of this has the client's own names.
             if kind == CLOSE:
                 self._named.pop(name, None)
@@ -153,20 +153,17 @@ class ClientStatements:
         if kind == CLOSE:
             return self._close_statement(server, name)
         if not name and self._stand_in is None:
-            again = b""
-            suspicion = self._unnamed_suspicion
-            if kind == BIND and suspicion is not None:
-                if suspicion.forgets and self._latest_request != server.request:
-                    # What it deallocates is looked up as it is prepared, and is forgotten at the end of that request.
-                    self.unnamed_there = False
-                if not self.unnamed_there and self._unnamed is not None:
-                    again = self._unnamed_again(server, self._unnamed)
+            suspicion = self._unnamed_suspicion if kind == BIND else None
+            if suspicion is not None and suspicion.forgets and self._latest_request != server.request:
+                # What it deallocates is looked up as it is prepared, and is forgotten at the end of that request.
+                self.unnamed_there = False
+            was_there = self.unnamed_there
+            again = b"" if was_there or self._unnamed is None else self._unnamed_again(server, self._unnamed)
+            if suspicion is not None:
                 self._watch.bound(suspicion, data, name_end, end)
-            elif not self.unnamed_there and self._unnamed is not None:
-                again = self._unnamed_again(server, self._unnamed)
             if again:
                 return again + data[pos:limit]
-            if self.unnamed_there:
+            if was_there:
                 return None
             # There may be somebody else's.
             return _scanner.renamed(data, pos, limit, end, name_at, name_end, NOBODYS)
@@ -264,7 +261,8 @@ class ClientStatements:
             elif out:
                 out.append(data[pos:end])
             return b"".join(out) if out else None
-        if name in self._named and not self._watch.keeps_server:
+        keeps_server = server.client is not None and server.client.keeps_server
+        if name in self._named and not keeps_server:
             # The server itself shall say that the name is taken, under the name that the client knows.
             server.owed.append(ParseToken(swallow=True))
             server.owed.append(ParseToken())
@@ -274,7 +272,7 @@ class ClientStatements:
             taken = _parse_message(name, _ANY_STATEMENT)
             return before + taken + taken
         self._statistics.client_parses += 1
-        if self._watch.keeps_server:
+        if keeps_server:
             # What the server makes of it is what the client has, under the client's own name.
             self._named[name] = Statement(name, body, None, suspicion)
             server.owed.append(ParseToken())
@@ -333,7 +331,8 @@ class ClientStatements:
         Parameters: what must go before the text is appended to `out`; `apart`, as a request of its own.
         Returns: the text to send instead. Raises: AnswersFirst, before anything was done.
         """
-        if self._watch.keeps_server or server.copy_in or not (self._named or NAME_PREFIX in text):
+        keeps_server = server.client is not None and server.client.keeps_server
+        if keeps_server or server.copy_in or not (self._named or NAME_PREFIX in text):
             return text
         found = references(text, server.reads_standard_strings)
         for reference in found:
@@ -438,7 +437,7 @@ class ClientStatements:
         out.append(_parse_message(b"", sent))
         return b"".join(out)
 
-    def _expect(self, server: ServerConnection, token: ParseToken) -> None:
+    def _expect(self, server: ServerConnection, token: ParseToken | CloseToken) -> None:
         """An answer is owed upon which the unnamed statement depends."""
         self._latest = token
         self._latest_request = server.request
@@ -507,10 +506,11 @@ class ClientStatements:
         statement = self._named.pop(name, None) if name else None
         if statement is None:
             token = CloseToken()
-            server.owed.append(token)
-            if not name:
+            if name:
+                server.owed.append(token)
+            else:
                 token.unnamed_of = self
-                self._latest, self._latest_request = token, server.request
+                self._expect(server, token)
                 self._unnamed = self._stand_in = None
             # Nobody's own: what the proxy has prepared here under such a name is for everybody.
             return _CLOSE_NOTHING if name.startswith(NAME_PREFIX) else None

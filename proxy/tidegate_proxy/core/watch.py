@@ -71,11 +71,6 @@ class SessionWatch:
         self.sequences = SequenceUse(client)
 
     @property
-    def keeps_server(self) -> bool:
-        """Whether the client has a server connection to itself, in which nothing is watched."""
-        return self._client.keeps_server
-
-    @property
     def statement_context(self) -> bytes | None:
         """What decides, beside its text, whether a statement is the same as another client's; None when it must not be
         shared, because nobody here knows under which parameters the server will read it."""
